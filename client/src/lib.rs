@@ -1,1 +1,4 @@
-//! trimtab-client
+//! What a process links to call services through Trimtab, or to be called.
+
+pub mod cluster;
+pub mod error;
