@@ -1,0 +1,87 @@
+//! The replicas of the registry as they see themselves.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::operator::serial;
+
+/// What a replica is in the consensus group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// Takes entries from the leader.
+    Follower,
+    /// Wants to lead.
+    Candidate,
+    /// Orders the writes.
+    Leader,
+    /// Not known, for example because the replica cannot be reached.
+    Unknown,
+}
+
+impl fmt::Display for ReplicaRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// The whole registry.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterStatus {
+    /// `None` when none is known.
+    pub leader_id: Option<u64>,
+    /// Can writes be committed?
+    pub has_quorum: bool,
+    /// The replica that answered.
+    pub answered_by: u64,
+    /// Every member, sorted by id.
+    pub replicas: Vec<ReplicaStatus>,
+    /// What is wrong, in words.
+    pub alarms: Vec<String>,
+}
+
+/// One replica. All but `id`, `address` and `error` is zero when it could not
+/// be reached.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReplicaStatus {
+    /// Its number.
+    pub id: u64,
+    /// Where it listens.
+    pub address: String,
+    /// Did it answer?
+    pub reachable: bool,
+    /// What it is in the consensus group.
+    pub role: ReplicaRole,
+    /// Its term.
+    pub term: u64,
+    /// The last log position known to be committed.
+    pub commit_index: u64,
+    /// The last log position applied.
+    pub applied_index: u64,
+    /// The log position its newest snapshot stands for.
+    pub snapshot_index: u64,
+    /// Has it caught up since it started, so that it answers?
+    pub caught_up: bool,
+    /// Services registered.
+    pub services: u32,
+    /// Instances registered.
+    pub instances: u32,
+    /// Callers that watch through it.
+    pub watchers: u32,
+    /// Processes that renew leases through it.
+    pub renewal_streams: u32,
+    /// Time since it started.
+    #[serde(rename = "uptime_ms", serialize_with = "serial::milliseconds")]
+    pub uptime: Duration,
+    /// The release it runs.
+    pub version: String,
+    /// Why it could not be reached; empty when it could.
+    pub error: String,
+}

@@ -1,0 +1,21 @@
+//! What operators and deploy scripts ask of the registry: change who gets
+//! which share, and see what became of it.
+//!
+//! [`Operator`] makes the calls; the other modules are plain data. All of it
+//! serializes with serde, and that form is what `trimtab --output json`
+//! prints. Weights are in basis points, parts per 10,000, everywhere.
+//!
+//! A change whose answer was lost may be repeated without harm: every change
+//! carries a request id, and the registry answers a repeated id as it answered
+//! the first time. [`Operator`] does so by itself until its deadline.
+
+mod calls;
+mod convert;
+mod serial;
+
+pub mod change;
+pub mod cluster_status;
+pub mod receipts;
+pub mod service_status;
+
+pub use calls::Operator;
