@@ -1,1 +1,27 @@
-//! trimtab-registry
+//! The state machine of the registry: services, groups, instances, routes, and nothing else.
+//!
+//! [`state::Registry::apply`] is the only way in. It takes one committed
+//! [`command::Command`] and the log position it was committed at, and answers
+//! with an outcome or a rejection and the events that others act on. There is
+//! no clock, no I/O and no chance here: replicas that apply the same commands
+//! hold equal registries.
+
+pub mod command;
+pub mod event;
+pub mod group;
+pub mod history;
+pub mod instance;
+pub mod name;
+pub mod outcome;
+pub mod rejection;
+pub mod revision;
+pub mod route;
+pub mod service;
+pub mod snapshot;
+pub mod state;
+pub mod text;
+pub mod view;
+
+/// The version of the encoding of commands, outcomes, rejections and
+/// snapshots. Whoever stores or sends their bytes writes it in front of them.
+pub const FORMAT_VERSION: u8 = 1;

@@ -1,0 +1,131 @@
+//! The weights over a service's groups: what is valid, and their arithmetic.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::GroupName;
+use crate::rejection::Invalid;
+
+/// All of the traffic: weights are parts per 10,000.
+pub const WHOLE: u32 = 10_000;
+/// The most groups a route can have: as many as a service.
+pub const GROUPS_MAX: usize = 100;
+
+/// A share of the traffic in parts per 10,000: 1 to [`WHOLE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct BasisPoints(u16);
+
+impl BasisPoints {
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// Outside of 1 to 10,000.
+    pub fn new(basis_points: u32) -> Result<Self, Invalid> {
+        match u16::try_from(basis_points) {
+            Ok(short) if (1..=WHOLE).contains(&basis_points) => Ok(Self(short)),
+            _ => Err(Invalid::new(
+                "basis_points",
+                basis_points,
+                "must be 1 to 10,000",
+            )),
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+impl TryFrom<u32> for BasisPoints {
+    type Error = Invalid;
+    fn try_from(basis_points: u32) -> Result<Self, Invalid> {
+        Self::new(basis_points)
+    }
+}
+
+impl From<BasisPoints> for u32 {
+    fn from(basis_points: BasisPoints) -> u32 {
+        basis_points.get()
+    }
+}
+
+/// Shares of groups, sorted by name, which sum to [`WHOLE`]. A group that is
+/// not listed has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(GroupName, BasisPoints)>")]
+pub struct Weights(Vec<(GroupName, BasisPoints)>);
+
+impl Weights {
+    /// Sorts and checks.
+    ///
+    /// # Errors
+    /// No group or more than 100, a group named twice, a weight out of range,
+    /// or a sum other than 10,000.
+    pub fn new(weights: impl IntoIterator<Item = (GroupName, u32)>) -> Result<Self, Invalid> {
+        let mut checked = Vec::new();
+        for (group, weight) in weights {
+            let weight = BasisPoints::new(weight).map_err(|e| e.at(format!("weights[{group}]")))?;
+            checked.push((group, weight));
+        }
+        Self::try_from(checked)
+    }
+
+    /// All to one group.
+    pub fn whole(group: GroupName) -> Self {
+        Self(vec![(group, BasisPoints(WHOLE as u16))])
+    }
+
+    /// The group's share in parts per 10,000; 0 when it is not listed.
+    pub fn get(&self, group: &GroupName) -> u32 {
+        match self.0.binary_search_by(|(name, _)| name.cmp(group)) {
+            Ok(at) => self.0[at].1.get(),
+            Err(_) => 0,
+        }
+    }
+
+    /// The groups with weight and their shares in parts per 10,000, sorted by
+    /// name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&GroupName, u32)> {
+        self.0.iter().map(|(group, weight)| (group, weight.get()))
+    }
+}
+
+impl TryFrom<Vec<(GroupName, BasisPoints)>> for Weights {
+    type Error = Invalid;
+    fn try_from(mut weights: Vec<(GroupName, BasisPoints)>) -> Result<Self, Invalid> {
+        let count = weights.len();
+        if count == 0 || count > GROUPS_MAX {
+            let value = format_args!("{count} groups");
+            return Err(Invalid::new("weights", value, "must name 1 to 100 groups"));
+        }
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some(twice) = weights.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let rule = "must name each group once";
+            return Err(Invalid::new("weights", &twice[0].0, rule));
+        }
+        let sum: u32 = weights.iter().map(|(_, weight)| weight.get()).sum();
+        if sum != WHOLE {
+            let value = format_args!("a sum of {sum}");
+            return Err(Invalid::new("weights", value, "must sum to 10,000"));
+        }
+        Ok(Self(weights))
+    }
+}
+
+/// What callers do beyond the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePolicy {
+    /// Callers may use groups that never carried traffic when nothing else is
+    /// left.
+    pub fall_back_to_dark: bool,
+}
+
+/// The weights over a service's groups. Equal routes have equal bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Who gets which share.
+    pub weights: Weights,
+    /// What callers do beyond the weights.
+    pub policy: RoutePolicy,
+}
