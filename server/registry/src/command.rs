@@ -81,6 +81,18 @@ pub struct JudgeLeases {
     pub expire: Vec<Expiry>,
 }
 
+impl JudgeLeases {
+    /// How many leases it names.
+    pub fn len(&self) -> usize {
+        self.suspect.len() + self.revive.len() + self.expire.len()
+    }
+
+    /// It names none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A lease that is over, as the leader judged it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiry {

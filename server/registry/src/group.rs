@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::{Instance, Status};
 use crate::name::GroupName;
 use crate::revision::Revision;
 
@@ -45,4 +46,37 @@ pub struct Group {
     pub retiring: bool,
     /// How many instances it has.
     pub instances: u32,
+}
+
+/// How many instances of a group can do what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub instances: u32,
+    /// Of these, STARTING.
+    pub starting: u32,
+    /// Of these, READY.
+    pub ready: u32,
+    /// Of these, SUSPECT.
+    pub suspect: u32,
+    /// Of these, DRAINING.
+    pub draining: u32,
+    /// The capacity of those that are READY.
+    pub ready_capacity: u64,
+}
+
+impl Tally {
+    /// Counts one more.
+    pub(crate) fn count(&mut self, instance: &Instance) {
+        self.instances += 1;
+        match instance.status() {
+            Status::Starting => self.starting += 1,
+            Status::Suspect => self.suspect += 1,
+            Status::Draining => self.draining += 1,
+            Status::Ready => {
+                self.ready += 1;
+                self.ready_capacity += u64::from(instance.capacity());
+            }
+        }
+    }
 }

@@ -54,3 +54,11 @@ pub struct RouteChange {
     /// For a rollback: the change that first made the route it restored.
     pub restored: Option<Revision>,
 }
+
+impl RouteChange {
+    /// The change that first made the route this one led to: itself, unless
+    /// it restored an earlier one.
+    pub fn origin(&self) -> Revision {
+        self.restored.unwrap_or(self.revision)
+    }
+}

@@ -6,19 +6,27 @@
 //! no clock, no I/O and no chance here: replicas that apply the same commands
 //! hold equal registries.
 
+mod adjustment;
 pub mod command;
 pub mod event;
 pub mod group;
 pub mod history;
 pub mod instance;
+mod judgement;
 pub mod name;
 pub mod outcome;
+mod plan;
+mod registration;
 pub mod rejection;
 pub mod revision;
+mod rollback;
 pub mod route;
+mod routing;
 pub mod service;
+mod shift;
 pub mod snapshot;
 pub mod state;
+mod teardown;
 pub mod text;
 pub mod view;
 

@@ -60,6 +60,12 @@ checked_text!(
     check_address
 );
 
+impl Default for Zone {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
 fn check_name(value: &str, bytes_max: usize, rule: &'static str) -> Result<(), &'static str> {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = value.as_bytes();

@@ -49,12 +49,12 @@ impl Invalid {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Rejection {
     /// The command could never apply.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Invalid),
 
     /// What it is about is not there.
-    #[error("{0}")]
-    NotFound(Missing),
+    #[error(transparent)]
+    NotFound(#[from] Missing),
 
     /// The route is not the one the asker expected.
     #[error(
@@ -71,7 +71,7 @@ pub enum Rejection {
     },
 
     /// A group that gains weight has too little that is ready.
-    #[error("{0}")]
+    #[error("{0}; start more instances, lower min-ready, or use force")]
     TooFewReady(Box<TooFewReady>),
 
     /// A canary needs another group that takes the rest.
@@ -120,8 +120,8 @@ pub enum Rejection {
 
     /// There is nothing to go back to.
     #[error(
-        "service {service} has no earlier route to go back to: \
-         its history starts with the current one"
+        "service {service} has no earlier route to go back to in its history; \
+         shift to the groups that should carry the traffic instead"
     )]
     NoEarlierRoute {
         /// The service.
@@ -275,13 +275,12 @@ impl fmt::Display for TooFewReady {
             self.ready_capacity,
         )?;
         match self.needed {
-            Needed::Instances(needed) => write!(f, "and at least {needed} must be ready")?,
+            Needed::Instances(needed) => write!(f, "and at least {needed} must be ready"),
             Needed::Capacity { needed, carrying } => write!(
                 f,
                 "and it needs capacity {needed} (capacity {carrying} carries the traffic now)"
-            )?,
+            ),
         }
-        f.write_str("; start more instances, lower min-ready, or use force")
     }
 }
 

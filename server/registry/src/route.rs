@@ -84,6 +84,40 @@ impl Weights {
         }
     }
 
+    /// The one group that has all, if there is one.
+    pub fn only(&self) -> Option<&GroupName> {
+        match self.0.as_slice() {
+            [(group, _)] => Some(group),
+            _ => None,
+        }
+    }
+
+    /// These weights with another share for one group. The others share the
+    /// rest in the proportion they have, to the nearest basis point by the
+    /// largest remainder (ties go to the first by name); one whose part comes
+    /// to nothing loses its weight. None when there is a rest and no other
+    /// group to take it.
+    #[must_use]
+    pub fn with_share(&self, group: &GroupName, share: BasisPoints) -> Option<Self> {
+        let mut others: Vec<(GroupName, u32)> = self
+            .iter()
+            .filter(|(name, _)| *name != group)
+            .map(|(name, weight)| (name.clone(), weight))
+            .collect();
+        let rest = WHOLE - share.get();
+        if others.is_empty() && rest > 0 {
+            return None;
+        }
+        apportion(&mut others, rest);
+        let mut weights: Vec<(GroupName, BasisPoints)> = others
+            .into_iter()
+            .filter_map(|(name, weight)| Some((name, BasisPoints::new(weight).ok()?)))
+            .collect();
+        weights.push((group.clone(), share));
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(Self(weights))
+    }
+
     /// The groups with weight and their shares in parts per 10,000, sorted by
     /// name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&GroupName, u32)> {
@@ -128,4 +162,35 @@ pub struct Route {
     pub weights: Weights,
     /// What callers do beyond the weights.
     pub policy: RoutePolicy,
+}
+
+/// A group's part, by ready capacity, of what it and the others do together:
+/// to the nearest basis point, at least one, and at least one for the others.
+pub(crate) fn even_share(ready_capacity: u64, others: u64) -> BasisPoints {
+    let total = u128::from(ready_capacity) + u128::from(others);
+    let doubled = u128::from(ready_capacity) * u128::from(WHOLE) * 2;
+    let nearest = (doubled + total).checked_div(2 * total).unwrap_or(0);
+    BasisPoints(nearest.clamp(1, u128::from(WHOLE - 1)) as u16)
+}
+
+/// Scales weights so that they sum to `rest` (Hamilton's method: floors, then
+/// one more for those that lost most by it).
+fn apportion(weights: &mut [(GroupName, u32)], rest: u32) {
+    let sum: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    if sum == 0 {
+        return;
+    }
+    let mut by_remainder = Vec::with_capacity(weights.len());
+    let mut left = rest;
+    for (at, (_, weight)) in weights.iter_mut().enumerate() {
+        let quota = u64::from(*weight) * u64::from(rest);
+        by_remainder.push((quota % sum, at));
+        *weight = (quota / sum) as u32;
+        left -= *weight;
+    }
+    // Stable, so that equal remainders keep the order of names.
+    by_remainder.sort_by_key(|(remainder, _)| std::cmp::Reverse(*remainder));
+    for (_, at) in by_remainder.into_iter().take(left as usize) {
+        weights[at].1 += 1;
+    }
 }

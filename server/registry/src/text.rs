@@ -124,6 +124,24 @@ checked_text!(
     )
 );
 
+impl Default for Actor {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
+impl Default for Reason {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
 impl RequestId {
     /// The request has no name, and is never a repetition.
     pub fn is_empty(&self) -> bool {
@@ -147,6 +165,9 @@ pub(crate) fn shorten(value: &str) -> String {
     if value.len() <= SHOWN_BYTES_MAX {
         return value.to_owned();
     }
-    let end = value.floor_char_boundary(SHOWN_BYTES_MAX);
-    format!("{}… ({} bytes)", &value[..end], value.len())
+    let mut end = SHOWN_BYTES_MAX;
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}... ({} bytes)", &value[..end], value.len())
 }
