@@ -1,2 +1,140 @@
-//! The `trimtab` command.
-fn main() {}
+//! The `trimtab` command: reads the command line, runs one verb, and says by
+//! its exit code what came of it.
+
+mod actor;
+mod arguments;
+mod change;
+mod commands;
+mod failure;
+mod output;
+mod percent;
+mod session;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::arguments::GlobalArgs;
+use crate::commands::{
+    canary, cluster, completions, history, instance, resolve, rollback, services, shift, status,
+    switch, teardown,
+};
+use crate::failure::{EXIT_CODES_HELP, Failure};
+use crate::output::Output;
+use crate::session::Session;
+
+/// Service discovery that ships releases: shift weights between the groups of
+/// a service, watch what comes of it, and roll back.
+#[derive(Debug, Parser)]
+#[command(name = "trimtab", version, after_help = EXIT_CODES_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show who carries what: shares as intended and as observed
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::StatusArgs),
+    /// List what is registered
+    #[command(after_help = services::EXAMPLES)]
+    Services,
+    /// Show what a caller is told about a service
+    #[command(after_help = resolve::EXAMPLES)]
+    Resolve(resolve::ResolveArgs),
+    /// Give one group a share of the calls to try it
+    #[command(after_help = canary::EXAMPLES)]
+    Canary(canary::CanaryArgs),
+    /// Set the weights of a service's groups
+    #[command(after_help = shift::EXAMPLES)]
+    Shift(shift::ShiftArgs),
+    /// Send all calls to one group, of one service or of several at once
+    #[command(after_help = switch::EXAMPLES)]
+    Switch(switch::SwitchArgs),
+    /// Restore an earlier route, exactly
+    #[command(after_help = rollback::EXAMPLES)]
+    Rollback(rollback::RollbackArgs),
+    /// Retire a group that carries nothing any more
+    #[command(after_help = teardown::EXAMPLES)]
+    Teardown(teardown::TeardownArgs),
+    /// Show who changed a route, when and why
+    #[command(after_help = history::EXAMPLES)]
+    History(history::HistoryArgs),
+    /// Drain one instance or change its capacity
+    #[command(after_help = instance::EXAMPLES)]
+    Instance(instance::InstanceArgs),
+    /// Look at the registry itself
+    #[command(after_help = cluster::EXAMPLES)]
+    Cluster(cluster::ClusterArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.global.color.apply();
+    let output = Output::new(cli.global.output);
+    match run(&cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(dispatch(cli, output))
+}
+
+async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
+    let session = Session::new(&cli.global, output)?;
+    match &cli.command {
+        Command::Status(args) => status::run(args, &session).await,
+        Command::Services => services::run(&session).await,
+        Command::Resolve(args) => resolve::run(args, &session).await,
+        Command::Canary(args) => canary::run(args, &session).await,
+        Command::Shift(args) => shift::run(args, &session).await,
+        Command::Switch(args) => switch::run(args, &session).await,
+        Command::Rollback(args) => rollback::run(args, &session).await,
+        Command::Teardown(args) => teardown::run(args, &session).await,
+        Command::History(args) => history::run(args, &session).await,
+        Command::Instance(args) => instance::run(args, &session).await,
+        Command::Cluster(args) => cluster::run(args, &session).await,
+        Command::Completions(args) => completions::run(args, output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_teaches_by_example() {
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string);
+            assert!(
+                help.unwrap_or_default().contains("trimtab "),
+                "{} has no example",
+                verb.get_name()
+            );
+        }
+    }
+}

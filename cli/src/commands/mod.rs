@@ -1,0 +1,14 @@
+//! The verbs of `trimtab`, one file each.
+
+pub(crate) mod canary;
+pub(crate) mod cluster;
+pub(crate) mod completions;
+pub(crate) mod history;
+pub(crate) mod instance;
+pub(crate) mod resolve;
+pub(crate) mod rollback;
+pub(crate) mod services;
+pub(crate) mod shift;
+pub(crate) mod status;
+pub(crate) mod switch;
+pub(crate) mod teardown;
