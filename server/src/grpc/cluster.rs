@@ -1,0 +1,135 @@
+//! `trimtab.v1.Cluster`: the registry's own state, for its operators.
+
+use futures_util::future::join_all;
+use tonic::{Request, Response, Status};
+use trimtab_proto::v1::cluster_server::Cluster;
+use trimtab_proto::v1::{ReplicaRole, ReplicaStatus, StatusRequest, StatusResponse};
+
+use super::context::Context;
+use super::convert;
+use crate::consensus::status::{ConsensusStatus, Role};
+
+/// How far a replica may be behind before it is worth a word: more than a
+/// busy moment, less than what a snapshot must make up for.
+const LAG_ALARM_ENTRIES: u64 = 1_000;
+
+/// The service.
+#[derive(Debug)]
+pub struct ClusterService {
+    context: Context,
+}
+
+impl ClusterService {
+    /// Works on the rooms of one replica.
+    pub fn new(context: Context) -> ClusterService {
+        ClusterService { context }
+    }
+}
+
+/// This replica as it sees itself.
+pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
+    let status = context.handle.status().borrow().clone();
+    let address = status.members.get(&status.id).cloned();
+    let counts = context.handle.query(|registry| {
+        let instances = registry.services().map(|service| service.instances().len());
+        (registry.services().len(), instances.sum::<usize>())
+    });
+    // A replica that stopped still says so.
+    let (services, instances) = counts.await.unwrap_or_default();
+    ReplicaStatus {
+        id: status.id,
+        address: address.unwrap_or_default(),
+        reachable: true,
+        role: role(&status).into(),
+        term: status.term,
+        commit_index: status.commit,
+        applied_index: status.applied,
+        snapshot_index: status.snapshot_index,
+        caught_up: status.caught_up,
+        services: services as u32,
+        instances: instances as u32,
+        watchers: context.watchers.count() as u32,
+        renewal_streams: context.renewals.stream_count() as u32,
+        uptime: Some(convert::duration(context.started.elapsed())),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        error: status.fatal.unwrap_or_default(),
+    }
+}
+
+fn role(status: &ConsensusStatus) -> ReplicaRole {
+    match status.role {
+        Role::Follower => ReplicaRole::Follower,
+        Role::Candidate => ReplicaRole::Candidate,
+        Role::Leader => ReplicaRole::Leader,
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let context = &self.context;
+        let consensus = context.handle.status().borrow().clone();
+        let others: Vec<u64> = context.peers.ids().collect();
+        let asked = others.iter().map(|id| async move {
+            match context.peers.replica_status(*id).await {
+                Ok(answer) => answer.status.unwrap_or_default(),
+                Err(error) => ReplicaStatus {
+                    id: *id,
+                    error: error.to_string(),
+                    ..ReplicaStatus::default()
+                },
+            }
+        });
+        let mut replicas = join_all(asked).await;
+        for replica in &mut replicas {
+            if let Some(address) = consensus.members.get(&replica.id) {
+                replica.address.clone_from(address);
+            }
+        }
+        replicas.push(own_status(context).await);
+        replicas.sort_by_key(|replica| replica.id);
+        Ok(Response::new(StatusResponse {
+            leader_id: consensus.leader().unwrap_or_default(),
+            has_quorum: consensus.has_leader(),
+            alarms: alarms(&consensus, &replicas, context.renewals.brakes()),
+            replicas,
+            answered_by: context.id,
+        }))
+    }
+}
+
+/// What is wrong, worst first.
+fn alarms(
+    consensus: &ConsensusStatus,
+    replicas: &[ReplicaStatus],
+    brakes: Vec<String>,
+) -> Vec<String> {
+    let mut alarms = Vec::new();
+    if !consensus.has_leader() {
+        alarms.push(format!(
+            "replica {} hears of no leader: nothing can be changed until most of the {} replicas reach each other",
+            consensus.id,
+            replicas.len()
+        ));
+    }
+    let newest = replicas.iter().map(|replica| replica.commit_index).max();
+    let newest = newest.unwrap_or_default();
+    for replica in replicas {
+        let id = replica.id;
+        if !replica.reachable {
+            alarms.push(format!("replica {id} cannot be reached: {}", replica.error));
+        } else if !replica.error.is_empty() {
+            alarms.push(format!("replica {id} has stopped: {}", replica.error));
+        } else if !replica.caught_up {
+            alarms.push(format!("replica {id} has not caught up since it started"));
+        } else if newest.saturating_sub(replica.applied_index) > LAG_ALARM_ENTRIES {
+            let behind = newest - replica.applied_index;
+            alarms.push(format!("replica {id} is {behind} entries behind"));
+        }
+    }
+    alarms.extend(brakes);
+    alarms
+}

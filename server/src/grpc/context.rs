@@ -1,0 +1,67 @@
+//! What every gRPC service of a replica has at hand.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::consensus::handle::Handle;
+use crate::observation::Observer;
+use crate::peers::Peers;
+use crate::renewals::Renewals;
+use crate::views::Views;
+use crate::watchers::Watchers;
+
+/// The rooms behind the gRPC door; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// This replica.
+    pub id: u64,
+    /// When it started.
+    pub started: Instant,
+    /// The way to the replicated log.
+    pub handle: Handle,
+    /// The other replicas.
+    pub peers: Peers,
+    /// What callers see.
+    pub views: Arc<Views>,
+    /// Who watches, and what they reported.
+    pub watchers: Arc<Watchers>,
+    /// The way of renewals to the leader.
+    pub renewals: Arc<Renewals>,
+    /// Asks all replicas.
+    pub observer: Arc<Observer>,
+    /// Cancelled when the replica stops: streams say goodbye and end.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// The wall clock, for what the history tells people; nothing is decided
+    /// by it.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        since_epoch.map_or(0, |elapsed| {
+            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// Whether what this replica says may be old: it hears of no leader.
+    pub(crate) fn possibly_stale(&self) -> bool {
+        !self.handle.status().borrow().has_leader()
+    }
+
+    /// # Errors
+    /// UNAVAILABLE while this replica has not caught up since its start: it
+    /// serves nothing rather than something old and short.
+    pub(crate) fn require_caught_up(&self) -> Result<(), Status> {
+        if self.handle.status().borrow().caught_up {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!(
+            "replica {} has started and not caught up yet; ask another replica, or again in a moment",
+            self.id
+        )))
+    }
+}

@@ -1,0 +1,164 @@
+//! `trimtab.internal.v1.Peer`: what the other replicas ask of this one.
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use trimtab_proto::internal::v1::peer_server::Peer;
+use trimtab_proto::internal::v1::{
+    InstallSnapshotRequest, InstallSnapshotResponse, ObserveRequest, ObserveResponse,
+    ProposeRequest, ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest,
+    RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse, WatcherState,
+};
+use trimtab_registry::command::SERVICES_PER_CHANGE_MAX;
+use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::name::ServiceName;
+use trimtab_registry::rejection::Invalid;
+
+use super::cluster::own_status;
+use super::context::Context;
+use super::convert;
+use super::status::{of_invalid, of_propose_error};
+
+/// The service.
+#[derive(Debug)]
+pub struct PeerService {
+    context: Context,
+    closing: CancellationToken,
+}
+
+impl PeerService {
+    /// Works on the rooms of one replica, until `closing`: later than for
+    /// clients, since handing over leadership needs the other replicas.
+    pub fn new(context: Context, closing: CancellationToken) -> PeerService {
+        PeerService { context, closing }
+    }
+
+    fn check_cluster(&self, found: u64) -> Result<(), Status> {
+        let expected = self.context.handle.cluster_id();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "replica {} belongs to cluster {expected:016x}, the sender to {found:016x}; \
+             check that all replicas were founded with the same members",
+            self.context.id
+        )))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftRequest>>,
+    ) -> Result<Response<RaftResponse>, Status> {
+        let mut batches = request.into_inner();
+        loop {
+            let batch = tokio::select! {
+                () = self.closing.cancelled() => return Err(Status::unavailable("the replica is stopping")),
+                batch = batches.message() => batch?,
+            };
+            let Some(batch) = batch else {
+                return Ok(Response::new(RaftResponse {}));
+            };
+            let stepped = self.context.handle.step(batch).await;
+            stepped.map_err(of_propose_error)?;
+        }
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<InstallSnapshotRequest>>,
+    ) -> Result<Response<InstallSnapshotResponse>, Status> {
+        let installed = self.context.handle.receive_snapshot(request.into_inner());
+        installed.await?;
+        Ok(Response::new(InstallSnapshotResponse {}))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(request.cluster_id)?;
+        let handle = &self.context.handle;
+        let proposed = handle.propose_here(request.command, request.dry_run).await;
+        let (applied_index, result) = proposed.map_err(of_propose_error)?;
+        Ok(Response::new(ProposeResponse {
+            applied_index,
+            result,
+        }))
+    }
+
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Result<Response<RenewLeasesResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(request.cluster_id)?;
+        let renewed = lease_keys(&request.renewed)?;
+        let broken = lease_keys(&request.broken)?;
+        let renewals = &self.context.renewals;
+        let via = request.from_replica;
+        let Some(lost) = renewals.renew_here(via, &renewed) else {
+            return Err(Status::unavailable(format!(
+                "replica {} does not lead the cluster",
+                self.context.id
+            )));
+        };
+        renewals.broken_here(via, &broken);
+        Ok(Response::new(RenewLeasesResponse {
+            lost: lost.iter().map(convert::lease_ref).collect(),
+        }))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<ObserveResponse>, Status> {
+        let request = request.into_inner();
+        if request.services.len() > SERVICES_PER_CHANGE_MAX {
+            return Err(of_invalid(Invalid::new(
+                "services",
+                request.services.len(),
+                "must be at most 64",
+            )));
+        }
+        let services = request.services.iter().map(|name| ServiceName::parse(name));
+        let services: Vec<ServiceName> = services.collect::<Result<_, _>>().map_err(of_invalid)?;
+        let observer = &self.context.observer;
+        let observation = observer.local(&services);
+        let mut response = ObserveResponse {
+            window: Some(convert::duration(observer.window())),
+            ..ObserveResponse::default()
+        };
+        for (service, watchers) in &observation.watchers {
+            let states = watchers.values().map(|heard| WatcherState {
+                watcher_id: heard.watcher_id.clone(),
+                name: heard.name.clone(),
+                service: service.to_string(),
+                revision: heard.revision,
+            });
+            response.watchers.extend(states);
+        }
+        for (service, groups) in &observation.loads {
+            let loads = groups.iter();
+            let messages = loads.map(|(group, load)| convert::load_message(service, group, *load));
+            response.loads.extend(messages);
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn replica_status(
+        &self,
+        _request: Request<ReplicaStatusRequest>,
+    ) -> Result<Response<ReplicaStatusResponse>, Status> {
+        Ok(Response::new(ReplicaStatusResponse {
+            status: Some(own_status(&self.context).await),
+        }))
+    }
+}
+
+fn lease_keys(leases: &[trimtab_proto::v1::LeaseRef]) -> Result<Vec<LeaseKey>, Status> {
+    let keys = leases.iter().map(convert::lease_key);
+    keys.collect::<Result<_, _>>().map_err(of_invalid)
+}

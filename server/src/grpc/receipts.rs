@@ -1,0 +1,114 @@
+//! Following who has applied a revision, over all replicas.
+
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Status;
+use trimtab_proto::v1::{Laggard, ReceiptsResponse};
+use trimtab_registry::name::ServiceName;
+
+use super::context::Context;
+use crate::observation::Receipts;
+
+/// Laggards in one answer: more than a person reads.
+const LAGGARDS_MAX: usize = 100;
+/// How often the other replicas are asked: soon at first, since most callers
+/// confirm within milliseconds, then seldom.
+const POLL_AT_FIRST: Duration = Duration::from_millis(10);
+const POLL_LATER: Duration = Duration::from_millis(100);
+const AT_FIRST: Duration = Duration::from_secs(1);
+/// An answer is given this often though nothing changed.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Gathers the receipts of `revision` from all replicas, once.
+pub(super) async fn gather(context: &Context, services: &[ServiceName], revision: u64) -> Receipts {
+    let observation = context.observer.gather(services).await;
+    observation.receipts(services, revision)
+}
+
+/// Answers at once, after each change and each second, until complete.
+pub(super) fn follow(
+    context: Context,
+    services: Vec<ServiceName>,
+    revision: u64,
+) -> impl Stream<Item = Result<ReceiptsResponse, Status>> + Send {
+    let following = Following {
+        started: Instant::now(),
+        context,
+        services,
+        revision,
+        last: None,
+        ended: false,
+    };
+    stream::unfold(following, |mut following| async move {
+        let answer = following.next().await?;
+        Some((answer, following))
+    })
+}
+
+struct Following {
+    context: Context,
+    services: Vec<ServiceName>,
+    revision: u64,
+    started: Instant,
+    last: Option<(Receipts, Instant)>,
+    ended: bool,
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Result<ReceiptsResponse, Status>> {
+        if self.ended {
+            return None;
+        }
+        let mut changes = self.context.watchers.changes();
+        loop {
+            if self.context.stop.is_cancelled() {
+                self.ended = true;
+                let words = "the replica is stopping; ask another one";
+                return Some(Err(Status::unavailable(words)));
+            }
+            changes.mark_unchanged();
+            let receipts = gather(&self.context, &self.services, self.revision).await;
+            let news = match &self.last {
+                None => true,
+                Some((last, at)) => *last != receipts || at.elapsed() >= ANSWER_INTERVAL,
+            };
+            if news {
+                self.ended = receipts.complete();
+                let answer = message(&receipts);
+                self.last = Some((receipts, Instant::now()));
+                return Some(Ok(answer));
+            }
+            // Woken by watchers of this replica; those of others are polled.
+            let pause = if self.started.elapsed() < AT_FIRST {
+                POLL_AT_FIRST
+            } else {
+                POLL_LATER
+            };
+            let _ = timeout(pause, changes.changed()).await;
+            // Many watchers confirm at once: one answer for all of them.
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn message(receipts: &Receipts) -> ReceiptsResponse {
+    let laggards = receipts.laggards.iter().take(LAGGARDS_MAX);
+    ReceiptsResponse {
+        watchers: receipts.watchers as u32,
+        confirmed: receipts.confirmed() as u32,
+        laggards: laggards
+            .map(|(service, heard)| Laggard {
+                watcher_id: heard.watcher_id.clone(),
+                name: heard.name.clone(),
+                replica_id: heard.replica,
+                service: service.to_string(),
+                revision: heard.revision,
+            })
+            .collect(),
+        unreachable_replicas: receipts.unreachable.clone(),
+        complete: receipts.complete(),
+        warnings: receipts.warnings(),
+    }
+}

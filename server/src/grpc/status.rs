@@ -1,0 +1,52 @@
+//! The one table from what went wrong inside to what a caller is told.
+
+use tonic::{Code, Status};
+use trimtab_registry::outcome::Outcome;
+use trimtab_registry::rejection::{Invalid, Rejection};
+
+use crate::consensus::error::ProposeError;
+
+/// A value that breaks a rule.
+pub(crate) fn of_invalid(invalid: Invalid) -> Status {
+    Status::invalid_argument(invalid.to_string())
+}
+
+/// A command that changed nothing.
+pub(crate) fn of_rejection(rejection: Rejection) -> Status {
+    let code = match &rejection {
+        Rejection::Invalid(_) => Code::InvalidArgument,
+        Rejection::NotFound(_) => Code::NotFound,
+        Rejection::Full { .. } => Code::ResourceExhausted,
+        Rejection::RevisionMismatch { .. }
+        | Rejection::TooFewReady(_)
+        | Rejection::NothingToShareWith { .. }
+        | Rejection::GroupRetiring { .. }
+        | Rejection::GroupHasWeight { .. }
+        | Rejection::NoEarlierRoute { .. }
+        | Rejection::NotInHistory { .. }
+        | Rejection::GroupGone { .. }
+        | Rejection::RequestIdReused { .. } => Code::FailedPrecondition,
+    };
+    Status::new(code, rejection.to_string())
+}
+
+/// A command that could not be carried out, or whose fate is unknown.
+pub(crate) fn of_propose_error(error: ProposeError) -> Status {
+    let code = match &error {
+        ProposeError::Rejected(rejection) => return of_rejection(rejection.clone()),
+        ProposeError::NotLeader { .. }
+        | ProposeError::Unavailable { .. }
+        | ProposeError::Stopped { .. } => Code::Unavailable,
+        // Not UNAVAILABLE: who repeats it must know that it may have happened.
+        ProposeError::Unknown { .. } => Code::Unknown,
+        ProposeError::Overloaded { .. } => Code::ResourceExhausted,
+        ProposeError::TooLarge { .. } => Code::InvalidArgument,
+        ProposeError::Unreadable(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// The log answered a command with the outcome of another: a defect of ours.
+pub(crate) fn unexpected_outcome(outcome: &Outcome) -> Status {
+    Status::internal(format!("unexpected outcome {outcome:?}; please report this"))
+}

@@ -1,0 +1,230 @@
+//! One replica: puts the rooms together, and starts and stops them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tracing::{info, warn};
+use trimtab_proto::internal::v1::peer_server::PeerServer;
+use trimtab_proto::v1::cluster_server::ClusterServer;
+use trimtab_proto::v1::discovery_server::DiscoveryServer;
+use trimtab_proto::v1::registration_server::RegistrationServer;
+use trimtab_proto::v1::routing_server::RoutingServer;
+
+use crate::config::Config;
+use crate::consensus::start::{self, Settings, StartError};
+use crate::grpc::cluster::ClusterService;
+use crate::grpc::context::Context;
+use crate::grpc::convert::encode_view;
+use crate::grpc::discovery::DiscoveryService;
+use crate::grpc::peer::PeerService;
+use crate::grpc::registration::RegistrationService;
+use crate::grpc::routing::RoutingService;
+use crate::observation::{CONTACT_INTERVAL, Observer};
+use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
+use crate::publish::Publisher;
+use crate::renewals::Renewals;
+use crate::storage::{Storage, StorageError};
+use crate::views::Views;
+use crate::watchers::Watchers;
+
+/// A peer that is gone without a word is noticed after this and
+/// [`KEEPALIVE_TIMEOUT`]: its streams end, its watchers stop counting.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams on one connection: what a proxy of many callers may multiplex.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
+/// What a request of a client may be: 10,000 leases of the longest names.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long open requests may take to end when the replica stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a replica did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The log cannot be resumed.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// A running replica.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    context: Context,
+    /// Ends what other replicas need: after leadership was handed over.
+    closing: CancellationToken,
+    server: JoinHandle<()>,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Listens on the configured address and starts.
+    ///
+    /// # Errors
+    /// When the address, the data directory or the log in it cannot be used.
+    pub async fn start(config: Config) -> Result<Node, NodeError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| NodeError::Listen { address, source })?;
+        Node::start_on(listener, config).await
+    }
+
+    /// Starts on a socket that is already bound; `config.listen` is not used.
+    ///
+    /// # Errors
+    /// When the data directory or the log in it cannot be used.
+    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Node, NodeError> {
+        let address = listener
+            .local_addr()
+            .map_err(|source| NodeError::Listen {
+                address: config.listen,
+                source,
+            })?;
+        let storage = Storage::open(&config.data_dir, config.id, &config.members)?;
+        let peers = Peers::new(config.id, storage.cluster_id(), &config.members);
+        let views = Views::new(encode_view);
+        let watchers = Arc::new(Watchers::default());
+        let (renewals, relay) = Renewals::new(config.id);
+        let started = Instant::now();
+        let publisher = Publisher {
+            views: Arc::clone(&views),
+            watchers: Arc::clone(&watchers),
+            renewals: Arc::clone(&renewals),
+        };
+        let settings = Settings::new(config.id, config.members.clone())
+            .tick_interval(config.tick_interval)
+            .snapshot_every(config.snapshot_every);
+        let handle = start::start(settings, storage, peers.clone(), publisher)?;
+        let observer = Observer::new(config.id, started, Arc::clone(&watchers), peers.clone());
+        let context = Context {
+            id: config.id,
+            started,
+            handle,
+            peers,
+            views,
+            watchers,
+            renewals,
+            observer: Arc::new(observer),
+            stop: CancellationToken::new(),
+        };
+
+        let closing = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (handle, peers) = (context.handle.clone(), context.peers.clone());
+        let renewals = Arc::clone(&context.renewals);
+        tasks.spawn(Arc::clone(&renewals).run_judge(handle.clone(), closing.clone()));
+        tasks.spawn(relay.run(renewals, handle, peers, closing.clone()));
+        tasks.spawn(keep_contact(Arc::clone(&context.observer), closing.clone()));
+        tasks.close();
+        let server = tokio::spawn(serve(listener, context.clone(), closing.clone()));
+        Ok(Node {
+            address,
+            context,
+            closing,
+            server,
+            tasks,
+        })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until this replica serves: it has caught up with a leader.
+    ///
+    /// # Errors
+    /// What stopped it before that.
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut status = self.context.handle.status();
+        let decided = status.wait_for(|status| status.caught_up || status.fatal.is_some());
+        match decided.await {
+            Ok(status) => match &status.fatal {
+                None => Ok(()),
+                Some(reason) => Err(reason.clone()),
+            },
+            Err(_) => Err("the replica has stopped".to_owned()),
+        }
+    }
+
+    /// Waits until the replica stops by itself, and tells why.
+    pub async fn failed(&self) -> String {
+        let mut status = self.context.handle.status();
+        match status.wait_for(|status| status.fatal.is_some()).await {
+            Ok(status) => status.fatal.clone().unwrap_or_default(),
+            Err(_) => "the replica has stopped".to_owned(),
+        }
+    }
+
+    /// Stops in order: says goodbye to watchers and instances, hands
+    /// leadership over, ends the log, then closes the door.
+    pub async fn shutdown(self) {
+        info!("stopping");
+        self.context.stop.cancel();
+        self.context.handle.shutdown().await;
+        self.closing.cancel();
+        let abort = self.server.abort_handle();
+        if timeout(DRAIN_TIMEOUT, self.server).await.is_err() {
+            warn!("requests were still open after {DRAIN_TIMEOUT:?}; closing anyway");
+            abort.abort();
+        }
+        self.tasks.wait().await;
+    }
+}
+
+async fn serve(listener: TcpListener, context: Context, closing: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let discovery = DiscoveryServer::new(DiscoveryService::new(context.clone()));
+    let registration = RegistrationServer::new(RegistrationService::new(context.clone()));
+    let routing = RoutingServer::new(RoutingService::new(context.clone()));
+    let cluster = ClusterServer::new(ClusterService::new(context.clone()));
+    let peer = PeerServer::new(PeerService::new(context, closing.clone()));
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
+        .add_service(discovery.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(registration.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(routing.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(peer.max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        warn!(%error, "the listener has failed");
+    }
+}
+
+/// Asks the other replicas now and then whether they are there, so that it is
+/// known since when one is not.
+async fn keep_contact(observer: Arc<Observer>, closing: CancellationToken) {
+    let mut ticks = tokio::time::interval(CONTACT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        observer.gather(&[]).await;
+    }
+}

@@ -1,0 +1,300 @@
+//! What all replicas know of their watchers, gathered and merged into one picture.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use trimtab_proto::internal::v1::{ObserveRequest, ObserveResponse};
+use trimtab_registry::name::{GroupName, ServiceName};
+
+use crate::peers::Peers;
+use crate::watchers::{LOAD_WINDOW, Load, Watchers};
+
+/// How long a replica may be unreachable before its watchers are taken to be
+/// elsewhere: a client notices a dead connection and is back within this.
+pub const WATCHERS_MOVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a replica asks the others whether they are there.
+pub const CONTACT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One watcher's word on one service, and the replica that heard it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Heard {
+    /// The watcher's own id.
+    pub watcher_id: String,
+    /// What an operator would call it.
+    pub name: String,
+    /// The replica it watches through.
+    pub replica: u64,
+    /// The newest revision it has confirmed; 0 for none.
+    pub revision: u64,
+}
+
+/// The picture of some services, over all replicas that answered.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// Watchers by service and id, each counted once.
+    pub watchers: BTreeMap<ServiceName, BTreeMap<String, Heard>>,
+    /// Calls by service and group.
+    pub loads: BTreeMap<ServiceName, BTreeMap<GroupName, Load>>,
+    /// Replicas that did not answer, with the time since they last did.
+    pub unreachable: BTreeMap<u64, Duration>,
+}
+
+impl Observation {
+    fn hear(&mut self, service: &ServiceName, heard: Heard) {
+        let watchers = self.watchers.entry(service.clone()).or_default();
+        match watchers.get_mut(&heard.watcher_id) {
+            Some(known) if known.revision >= heard.revision => {}
+            _ => {
+                watchers.insert(heard.watcher_id.clone(), heard);
+            }
+        }
+    }
+
+    fn load(&mut self, service: &ServiceName, group: GroupName, load: Load) {
+        let groups = self.loads.entry(service.clone()).or_default();
+        let merged = groups.get(&group).copied().unwrap_or_default().merge(load);
+        groups.insert(group, merged);
+    }
+
+    /// The watchers of a service.
+    pub fn watchers_of(&self, service: &ServiceName) -> impl Iterator<Item = &Heard> {
+        self.watchers.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Who has confirmed `revision` for each of `services`.
+    pub fn receipts(&self, services: &[ServiceName], revision: u64) -> Receipts {
+        let mut receipts = Receipts {
+            unreachable: self.unreachable.keys().copied().collect(),
+            uncertain: self.uncertain_replicas(),
+            ..Receipts::default()
+        };
+        for service in services {
+            for heard in self.watchers_of(service) {
+                receipts.watchers += 1;
+                if heard.revision < revision {
+                    receipts.laggards.push((service.clone(), heard.clone()));
+                }
+            }
+        }
+        receipts
+    }
+
+    /// Replicas whose watchers may still be with them: they did not answer,
+    /// and have not been silent for long enough.
+    fn uncertain_replicas(&self) -> Vec<u64> {
+        let recent = self
+            .unreachable
+            .iter()
+            .filter(|(_, silence)| **silence < WATCHERS_MOVE_WITHIN);
+        recent.map(|(replica, _)| *replica).collect()
+    }
+}
+
+/// Who has confirmed a revision.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Receipts {
+    /// Watchers, each counted once per service.
+    pub watchers: usize,
+    /// Those that have not confirmed it.
+    pub laggards: Vec<(ServiceName, Heard)>,
+    /// Replicas that did not answer.
+    pub unreachable: Vec<u64>,
+    /// Of these, those that went silent so recently that their watchers may
+    /// still be with them.
+    pub uncertain: Vec<u64>,
+}
+
+impl Receipts {
+    /// Every live watcher has confirmed.
+    pub fn complete(&self) -> bool {
+        self.laggards.is_empty() && self.uncertain.is_empty()
+    }
+
+    /// Watchers that have confirmed.
+    pub fn confirmed(&self) -> usize {
+        self.watchers - self.laggards.len()
+    }
+
+    /// What the numbers leave out, in words.
+    pub fn warnings(&self) -> Vec<String> {
+        let unreachable = self.unreachable.iter();
+        unreachable
+            .map(|replica| {
+                if self.uncertain.contains(replica) {
+                    format!("replica {replica} does not answer: its callers are not counted until they are back through another replica")
+                } else {
+                    format!("replica {replica} has not answered for {} s or more: callers that can reach only it are not counted", WATCHERS_MOVE_WITHIN.as_secs())
+                }
+            })
+            .collect()
+    }
+}
+
+/// Asks the other replicas.
+#[derive(Debug)]
+pub struct Observer {
+    id: u64,
+    started: Instant,
+    watchers: Arc<Watchers>,
+    peers: Peers,
+    answered: Mutex<HashMap<u64, Instant>>,
+}
+
+impl Observer {
+    /// An observer on replica `id`.
+    pub fn new(id: u64, started: Instant, watchers: Arc<Watchers>, peers: Peers) -> Observer {
+        Observer {
+            id,
+            started,
+            watchers,
+            peers,
+            answered: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// What this replica itself knows.
+    pub fn local(&self, services: &[ServiceName]) -> Observation {
+        let mut observation = Observation::default();
+        let now = self.started.elapsed();
+        for service in services {
+            for confirmation in self.watchers.confirmations(service) {
+                observation.hear(
+                    service,
+                    Heard {
+                        watcher_id: confirmation.watcher_id,
+                        name: confirmation.name,
+                        replica: self.id,
+                        revision: confirmation.revision,
+                    },
+                );
+            }
+            for (group, load) in self.watchers.loads(now, service) {
+                observation.load(service, group, load);
+            }
+        }
+        observation
+    }
+
+    /// What all replicas know that answer within the peers' own time limit.
+    pub async fn gather(&self, services: &[ServiceName]) -> Observation {
+        let mut observation = self.local(services);
+        let request = ObserveRequest {
+            services: services.iter().map(ToString::to_string).collect(),
+        };
+        let others: Vec<u64> = self.peers.ids().collect();
+        let answers = join_all(others.iter().map(|id| self.peers.observe(*id, request.clone()))).await;
+        for (replica, answer) in others.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
+                    self.note_answer(replica);
+                    merge(&mut observation, replica, answer);
+                }
+                Err(_) => {
+                    observation.unreachable.insert(replica, self.silence(replica));
+                }
+            }
+        }
+        observation
+    }
+
+    /// The span over which calls are counted: shorter just after the start.
+    pub fn window(&self) -> Duration {
+        self.started.elapsed().min(LOAD_WINDOW)
+    }
+
+    fn note_answer(&self, replica: u64) {
+        self.lock().insert(replica, Instant::now());
+    }
+
+    fn silence(&self, replica: u64) -> Duration {
+        self.lock()
+            .get(&replica)
+            .copied()
+            .unwrap_or(self.started)
+            .elapsed()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Instant>> {
+        self.answered
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Adds what another replica said. A name it could not have applied is left out.
+fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
+    for watcher in answer.watchers {
+        let Ok(service) = ServiceName::parse(&watcher.service) else {
+            continue;
+        };
+        observation.hear(
+            &service,
+            Heard {
+                watcher_id: watcher.watcher_id,
+                name: watcher.name,
+                replica,
+                revision: watcher.revision,
+            },
+        );
+    }
+    for reported in answer.loads {
+        let (Ok(service), Ok(group)) = (
+            ServiceName::parse(&reported.service),
+            GroupName::parse(&reported.group),
+        ) else {
+            continue;
+        };
+        let load = crate::grpc::convert::load(&reported);
+        observation.load(&service, group, load);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog() -> ServiceName {
+        ServiceName::parse("catalog").expect("valid")
+    }
+
+    fn heard(watcher: &str, replica: u64, revision: u64) -> Heard {
+        Heard {
+            watcher_id: watcher.to_owned(),
+            name: watcher.to_owned(),
+            replica,
+            revision,
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_moved_counts_once_with_its_newest_word() {
+        let mut observation = Observation::default();
+        observation.hear(&catalog(), heard("w1", 1, 9));
+        observation.hear(&catalog(), heard("w1", 2, 4));
+        observation.hear(&catalog(), heard("w2", 2, 4));
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert_eq!((receipts.watchers, receipts.confirmed()), (2, 1));
+        assert_eq!(receipts.laggards, vec![(catalog(), heard("w2", 2, 4))]);
+        assert!(!receipts.complete());
+        assert!(observation.receipts(&[catalog()], 4).complete());
+    }
+
+    #[test]
+    fn a_silent_replica_is_waited_for_until_its_watchers_must_be_elsewhere() {
+        let mut observation = Observation::default();
+        observation.hear(&catalog(), heard("w1", 1, 9));
+        observation.unreachable.insert(2, Duration::from_secs(1));
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert!(!receipts.complete());
+        assert!(receipts.warnings()[0].contains("replica 2 does not answer"));
+
+        observation.unreachable.insert(2, WATCHERS_MOVE_WITHIN);
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert!(receipts.complete());
+        assert_eq!(receipts.warnings().len(), 1);
+    }
+}

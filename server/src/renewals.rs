@@ -1,0 +1,430 @@
+//! Renewals on their way to the leader: judged here when this replica leads, gathered and relayed when not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use trimtab_proto::internal::v1::RenewLeasesRequest;
+use trimtab_registry::command::Command;
+use trimtab_registry::event::Event;
+use trimtab_registry::group::GroupState;
+use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::name::{GroupName, ServiceName};
+use trimtab_registry::service::Service;
+use trimtab_registry::state::Registry;
+
+use crate::consensus::handle::Handle;
+use crate::consensus::status::ConsensusStatus;
+use crate::grpc::convert;
+use crate::leases::{LeaseClock, Leases};
+use crate::peers::Peers;
+
+/// How often the leader looks for leases that ran out.
+pub const JUDGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a follower gathers renewals before it sends them on: far below
+/// any TTL, long enough to make one message of many.
+const GATHER: Duration = Duration::from_millis(20);
+/// Renewals waiting to be relayed, at most; beyond it streams wait, which
+/// slows their instances down to what the leader takes.
+const RELAY_QUEUE_MAX: usize = 4_096;
+/// Leases in one message between replicas.
+const RELAY_BATCH_MAX: usize = 10_000;
+/// A relay that fails is tried again until a leader must have been found: a
+/// missed renewal costs the instance a third of its TTL.
+const RELAY_TRIES: u32 = 10;
+const RELAY_RETRY: Duration = Duration::from_millis(200);
+
+/// One open renewal stream of this replica.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct StreamId(u64);
+
+/// The leases as this replica sees them, and the way to those who judge.
+#[derive(Debug)]
+pub struct Renewals {
+    id: u64,
+    leases: Mutex<Clocked>,
+    streams: Mutex<Streams>,
+    relay: mpsc::Sender<Relayed>,
+    retired: watch::Sender<u64>,
+}
+
+/// Which stream of this replica renews which lease, and who is to leave.
+#[derive(Debug, Default)]
+struct Streams {
+    next: u64,
+    open: usize,
+    holders: HashMap<LeaseKey, StreamId>,
+    retiring: HashSet<LeaseKey>,
+}
+
+#[derive(Debug)]
+struct Clocked {
+    clock: LeaseClock,
+    leases: Leases,
+    leading_term: Option<u64>,
+}
+
+/// What a stream asks to be carried to the leader.
+#[derive(Debug)]
+enum Relayed {
+    Renewed(Vec<LeaseKey>, oneshot::Sender<Vec<LeaseKey>>),
+    Broken(Vec<LeaseKey>),
+}
+
+/// The receiving end of the relay, for [`Renewals::run_relay`].
+#[derive(Debug)]
+pub struct Relay(mpsc::Receiver<Relayed>);
+
+impl Renewals {
+    /// No leases yet, on replica `id`.
+    pub fn new(id: u64) -> (Arc<Renewals>, Relay) {
+        let (relay, relayed) = mpsc::channel(RELAY_QUEUE_MAX);
+        let renewals = Renewals {
+            id,
+            leases: Mutex::new(Clocked {
+                clock: LeaseClock::default(),
+                leases: Leases::default(),
+                leading_term: None,
+            }),
+            streams: Mutex::new(Streams::default()),
+            relay,
+            retired: watch::Sender::new(0),
+        };
+        (Arc::new(renewals), Relay(relayed))
+    }
+
+    /// A receiver that is woken when groups begin to be torn down.
+    pub fn retirements(&self) -> watch::Receiver<u64> {
+        self.retired.subscribe()
+    }
+
+    /// Those of the leases whose instances are to leave.
+    pub fn retiring<'a>(&self, leases: impl Iterator<Item = &'a LeaseKey>) -> Vec<LeaseKey> {
+        let streams = self.streams();
+        if streams.retiring.is_empty() {
+            return Vec::new();
+        }
+        let retiring = leases.filter(|lease| streams.retiring.contains(*lease));
+        retiring.cloned().collect()
+    }
+
+    /// A renewal stream opened.
+    pub fn open_stream(&self) -> StreamId {
+        let mut streams = self.streams();
+        streams.next += 1;
+        streams.open += 1;
+        StreamId(streams.next)
+    }
+
+    /// A renewal stream ended. Leases that no other stream of this replica
+    /// renews are reported as broken, unless the replica is `stopping`: then
+    /// it is the one who left.
+    pub fn close_stream(&self, stream: StreamId, leases: Vec<LeaseKey>, stopping: bool) {
+        let mut streams = self.streams();
+        streams.open = streams.open.saturating_sub(1);
+        let abandoned: Vec<LeaseKey> = leases
+            .into_iter()
+            .filter(|lease| streams.holders.get(lease) == Some(&stream))
+            .collect();
+        for lease in &abandoned {
+            streams.holders.remove(lease);
+        }
+        drop(streams);
+        if !stopping {
+            self.broken(abandoned);
+        }
+    }
+
+    /// Open renewal streams.
+    pub fn stream_count(&self) -> usize {
+        self.streams().open
+    }
+
+    /// The log was applied.
+    pub fn applied(&self, registry: &Registry, events: &[Event]) {
+        let mut clocked = self.lock();
+        let now = clocked.clock.now();
+        for event in events {
+            clocked.leases.observe(now, event);
+        }
+        drop(clocked);
+        let mut to_leave = false;
+        let mut streams = self.streams();
+        for event in events {
+            match event {
+                Event::GroupRetiring { service, group } => {
+                    let leaving = retiring_leases(registry, service)
+                        .filter(|(of, _)| *of == group)
+                        .map(|(_, lease)| lease);
+                    streams.retiring.extend(leaving);
+                    to_leave = true;
+                }
+                Event::LeaseEnded { key } => {
+                    streams.retiring.remove(key);
+                    streams.holders.remove(key);
+                }
+                _ => {}
+            }
+        }
+        drop(streams);
+        if to_leave {
+            self.retired.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// The whole state was replaced.
+    pub fn restored(&self, registry: &Registry) {
+        let mut clocked = self.lock();
+        let now = clocked.clock.now();
+        clocked.leases.reset(now, registry);
+        drop(clocked);
+        let services = registry.services().map(Service::name);
+        let leaving = services.flat_map(|service| retiring_leases(registry, service));
+        self.streams().retiring = leaving.map(|(_, lease)| lease).collect();
+        self.retired.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Leadership may have changed hands.
+    pub fn role_changed(&self, status: &ConsensusStatus) {
+        let mut clocked = self.lock();
+        let leading_term = status.is_leader().then_some(status.term);
+        if clocked.leading_term == leading_term {
+            return;
+        }
+        clocked.leading_term = leading_term;
+        let now = clocked.clock.now();
+        match leading_term {
+            Some(term) => clocked.leases.lead(now, term),
+            None => clocked.leases.follow(),
+        }
+    }
+
+    /// Renews leases as the leader; answers those it does not hold, or `None`
+    /// when this replica does not lead.
+    /// `via` is the replica that the instances renew through.
+    pub fn renew_here(&self, via: u64, leases: &[LeaseKey]) -> Option<Vec<LeaseKey>> {
+        let mut clocked = self.lock();
+        clocked.leading_term?;
+        let now = clocked.clock.now();
+        Some(clocked.leases.renew(now, via, leases))
+    }
+
+    /// Takes note, as the leader, of streams that broke; `false` when this
+    /// replica does not lead.
+    pub fn broken_here(&self, via: u64, leases: &[LeaseKey]) -> bool {
+        let mut clocked = self.lock();
+        if clocked.leading_term.is_none() {
+            return false;
+        }
+        let now = clocked.clock.now();
+        clocked.leases.broken(now, via, leases);
+        true
+    }
+
+    /// Renews leases wherever the leader is; answers those it does not hold.
+    /// While there is no leader nothing is lost: the next one grants a full
+    /// period of grace.
+    pub async fn renew(&self, stream: StreamId, leases: Vec<LeaseKey>) -> Vec<LeaseKey> {
+        let mut streams = self.streams();
+        for lease in &leases {
+            if streams.holders.get(lease) != Some(&stream) {
+                streams.holders.insert(lease.clone(), stream);
+            }
+        }
+        drop(streams);
+        if let Some(lost) = self.renew_here(self.id, &leases) {
+            return lost;
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.relay.send(Relayed::Renewed(leases, answer)).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Tells the leader that the stream which renewed these leases broke.
+    fn broken(&self, leases: Vec<LeaseKey>) {
+        if leases.is_empty() || self.broken_here(self.id, &leases) {
+            return;
+        }
+        // A full queue loses the word, not the instance: its lease ends later.
+        if self.relay.try_send(Relayed::Broken(leases)).is_err() {
+            warn!("too many renewals wait to be relayed; broken streams were not reported");
+        }
+    }
+
+    /// Services whose removals are held back, in words.
+    pub fn brakes(&self) -> Vec<String> {
+        let clocked = self.lock();
+        let held = clocked.leases.brakes();
+        held.iter().map(ToString::to_string).collect()
+    }
+
+    /// Carries out what the leader's clock decides, until told to stop.
+    pub async fn run_judge(self: Arc<Renewals>, handle: Handle, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(JUDGE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let elapsed = last.elapsed();
+            last = Instant::now();
+            let Some(judgement) = self.judge(elapsed) else {
+                continue;
+            };
+            let handle = handle.clone();
+            // Not awaited here: a slow log must not stop the lease clock.
+            tokio::spawn(async move {
+                if let Err(error) = handle.propose(judgement).await {
+                    debug!(%error, "a judgement of leases was not applied; it is made again");
+                }
+            });
+        }
+    }
+
+    fn judge(&self, elapsed: Duration) -> Option<Command> {
+        let mut clocked = self.lock();
+        clocked.clock.advance(elapsed);
+        clocked.leading_term?;
+        let now = clocked.clock.now();
+        clocked.leases.judge(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clocked> {
+        self.leases
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The leases of a service whose groups are torn down.
+fn retiring_leases<'a>(
+    registry: &'a Registry,
+    service: &'a ServiceName,
+) -> impl Iterator<Item = (&'a GroupName, LeaseKey)> {
+    let service = registry.service(service);
+    service.into_iter().flat_map(|service| {
+        let retiring = service.instances().filter(|instance| {
+            service.group_state(instance.group()) == Some(GroupState::Retiring)
+        });
+        retiring.map(|instance| (instance.group(), instance.lease_key(service.name())))
+    })
+}
+
+/// Renewals gathered from many streams into one message.
+#[derive(Debug, Default)]
+struct Batch {
+    renewed: Vec<LeaseKey>,
+    broken: Vec<LeaseKey>,
+    waiting: Vec<(Vec<LeaseKey>, oneshot::Sender<Vec<LeaseKey>>)>,
+}
+
+impl Batch {
+    fn add(&mut self, relayed: Relayed) {
+        match relayed {
+            Relayed::Renewed(leases, answer) => {
+                self.renewed.extend(leases.iter().cloned());
+                self.waiting.push((leases, answer));
+            }
+            Relayed::Broken(leases) => self.broken.extend(leases),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.renewed.len() + self.broken.len() >= RELAY_BATCH_MAX
+    }
+
+    fn answer(self, lost: &[LeaseKey]) {
+        let lost: HashSet<&LeaseKey> = lost.iter().collect();
+        for (leases, answer) in self.waiting {
+            let its_own = leases
+                .into_iter()
+                .filter(|lease| lost.contains(lease))
+                .collect();
+            // The stream that asked may be gone; then nobody needs the answer.
+            let _ = answer.send(its_own);
+        }
+    }
+}
+
+impl Relay {
+    /// Sends on what the streams of this replica renew, until all are gone or
+    /// it is told to stop.
+    pub async fn run(
+        mut self,
+        renewals: Arc<Renewals>,
+        handle: Handle,
+        peers: Peers,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let first = tokio::select! {
+                () = stop.cancelled() => return,
+                relayed = self.0.recv() => relayed,
+            };
+            let Some(first) = first else { return };
+            let mut batch = Batch::default();
+            batch.add(first);
+            let gathered = tokio::time::sleep(GATHER);
+            tokio::pin!(gathered);
+            while !batch.is_full() {
+                tokio::select! {
+                    () = &mut gathered => break,
+                    relayed = self.0.recv() => match relayed {
+                        Some(relayed) => batch.add(relayed),
+                        None => break,
+                    },
+                }
+            }
+            let lost = deliver(&batch, &renewals, &handle, &peers).await;
+            batch.answer(&lost);
+        }
+    }
+}
+
+/// Brings one batch to whoever leads.
+async fn deliver(
+    batch: &Batch,
+    renewals: &Renewals,
+    handle: &Handle,
+    peers: &Peers,
+) -> Vec<LeaseKey> {
+    let request = RenewLeasesRequest {
+        cluster_id: handle.cluster_id(),
+        from_replica: renewals.id,
+        renewed: batch.renewed.iter().map(convert::lease_ref).collect(),
+        broken: batch.broken.iter().map(convert::lease_ref).collect(),
+    };
+    for _ in 0..RELAY_TRIES {
+        if let Some(lost) = renewals.renew_here(renewals.id, &batch.renewed) {
+            renewals.broken_here(renewals.id, &batch.broken);
+            return lost;
+        }
+        let leader = handle.status().borrow().leader();
+        if let Some(leader) = leader
+            && let Ok(answer) = peers.renew_leases(leader, request.clone()).await
+        {
+            return answer
+                .lost
+                .iter()
+                .filter_map(|lease| convert::lease_key(lease).ok())
+                .collect();
+        }
+        tokio::time::sleep(RELAY_RETRY).await;
+    }
+    Vec::new()
+}

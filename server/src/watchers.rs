@@ -1,0 +1,354 @@
+//! Who watches through this replica, what they confirmed and what load they reported.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use trimtab_registry::name::{GroupName, ServiceName};
+
+/// How far back observed shares and error rates look.
+pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
+
+/// One slot of the window. Ten of them: old calls leave a tenth at a time.
+const SLOT: Duration = Duration::from_secs(1);
+const SLOTS: usize = (LOAD_WINDOW.as_secs() / SLOT.as_secs()) as usize;
+
+/// One open watch stream.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ConnectionId(u64);
+
+/// What a watcher confirmed for one service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Confirmation {
+    /// The watcher's own id, kept over reconnects.
+    pub watcher_id: String,
+    /// What an operator would call it.
+    pub name: String,
+    /// The newest revision it has confirmed; 0 for none.
+    pub revision: u64,
+}
+
+/// Calls to one group, as callers reported them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Calls ended within the window.
+    pub calls: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Sum of their durations.
+    pub latency_total: Duration,
+    /// How long ago the last call was; `None` when no caller ever called.
+    pub last_call_age: Option<Duration>,
+}
+
+impl Load {
+    /// Two replicas' reports of the same group, as one.
+    pub fn merge(self, other: Load) -> Load {
+        Load {
+            calls: self.calls.saturating_add(other.calls),
+            errors: self.errors.saturating_add(other.errors),
+            latency_total: self.latency_total.saturating_add(other.latency_total),
+            last_call_age: match (self.last_call_age, other.last_call_age) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+        }
+    }
+}
+
+/// The watchers of this replica.
+#[derive(Debug)]
+pub struct Watchers {
+    table: Mutex<Table>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next_connection: u64,
+    watchers: HashMap<ConnectionId, Watcher>,
+    loads: HashMap<ServiceName, HashMap<GroupName, Window>>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    id: String,
+    name: String,
+    confirmed: HashMap<ServiceName, u64>,
+}
+
+impl Default for Watchers {
+    fn default() -> Watchers {
+        Watchers {
+            table: Mutex::new(Table::default()),
+            changed: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Watchers {
+    /// A receiver that is woken whenever a watcher comes, goes or confirms.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A watch stream opened.
+    pub fn connect(&self, watcher_id: String, name: String) -> ConnectionId {
+        let mut table = self.lock();
+        let connection = ConnectionId(table.next_connection);
+        table.next_connection += 1;
+        table.watchers.insert(
+            connection,
+            Watcher {
+                id: watcher_id,
+                name,
+                confirmed: HashMap::new(),
+            },
+        );
+        connection
+    }
+
+    /// A watch stream ended.
+    pub fn disconnect(&self, connection: ConnectionId) {
+        self.lock().watchers.remove(&connection);
+        self.notify();
+    }
+
+    /// The watcher follows a service; it has confirmed nothing of it yet, or
+    /// `revision` when it resumed from there.
+    pub fn subscribe(&self, connection: ConnectionId, service: ServiceName) {
+        if let Some(watcher) = self.lock().watchers.get_mut(&connection) {
+            watcher.confirmed.entry(service).or_insert(0);
+        }
+        self.notify();
+    }
+
+    /// The watcher no longer follows a service.
+    pub fn unsubscribe(&self, connection: ConnectionId, service: &ServiceName) {
+        if let Some(watcher) = self.lock().watchers.get_mut(&connection) {
+            watcher.confirmed.remove(service);
+        }
+        self.notify();
+    }
+
+    /// The watcher's picker uses `revision` of a service. Ignored for a
+    /// service that it does not follow, and for a revision older than the one
+    /// it confirmed before.
+    pub fn confirm(&self, connection: ConnectionId, service: &ServiceName, revision: u64) {
+        if let Some(watcher) = self.lock().watchers.get_mut(&connection)
+            && let Some(confirmed) = watcher.confirmed.get_mut(service)
+        {
+            *confirmed = revision.max(*confirmed);
+        }
+        self.notify();
+    }
+
+    /// A watcher reported calls. The caller has checked that the group exists,
+    /// which bounds what is kept.
+    pub fn report(&self, now: Duration, service: &ServiceName, group: &GroupName, load: Load) {
+        self.lock()
+            .loads
+            .entry(service.clone())
+            .or_default()
+            .entry(group.clone())
+            .or_default()
+            .add(now, load);
+    }
+
+    /// Forgets what was reported of groups that are gone.
+    pub fn retain_groups(&self, service: &ServiceName, keep: impl Fn(&GroupName) -> bool) {
+        let mut table = self.lock();
+        if let Some(groups) = table.loads.get_mut(service) {
+            groups.retain(|group, _| keep(group));
+            if groups.is_empty() {
+                table.loads.remove(service);
+            }
+        }
+    }
+
+    /// What each watcher of a service confirmed. A watcher that came back
+    /// before its old stream was seen to end counts once.
+    pub fn confirmations(&self, service: &ServiceName) -> Vec<Confirmation> {
+        let table = self.lock();
+        let mut by_id: HashMap<&str, Confirmation> = HashMap::new();
+        for watcher in table.watchers.values() {
+            let Some(revision) = watcher.confirmed.get(service) else {
+                continue;
+            };
+            let known = by_id.entry(&watcher.id).or_insert_with(|| Confirmation {
+                watcher_id: watcher.id.clone(),
+                name: watcher.name.clone(),
+                revision: 0,
+            });
+            known.revision = known.revision.max(*revision);
+        }
+        by_id.into_values().collect()
+    }
+
+    /// What was reported of each group of a service within the window.
+    pub fn loads(&self, now: Duration, service: &ServiceName) -> Vec<(GroupName, Load)> {
+        let table = self.lock();
+        let Some(groups) = table.loads.get(service) else {
+            return Vec::new();
+        };
+        groups
+            .iter()
+            .map(|(group, window)| (group.clone(), window.sum(now)))
+            .collect()
+    }
+
+    /// Open watch streams.
+    pub fn count(&self) -> usize {
+        self.lock().watchers.len()
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        // A panic elsewhere while counting must not take receipts down with it.
+        self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Calls within the last [`LOAD_WINDOW`], in slots of a second.
+#[derive(Debug, Default)]
+struct Window {
+    slots: [Slot; SLOTS],
+    last_call: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    second: u64,
+    calls: u64,
+    errors: u64,
+    latency_total: Duration,
+}
+
+impl Window {
+    fn add(&mut self, now: Duration, load: Load) {
+        if let Some(age) = load.last_call_age {
+            let at = now.saturating_sub(age);
+            self.last_call = Some(self.last_call.map_or(at, |known| known.max(at)));
+        }
+        let second = now.as_secs();
+        let slot = &mut self.slots[second as usize % SLOTS];
+        if slot.second != second {
+            *slot = Slot {
+                second,
+                ..Slot::default()
+            };
+        }
+        slot.calls = slot.calls.saturating_add(load.calls);
+        slot.errors = slot.errors.saturating_add(load.errors.min(load.calls));
+        slot.latency_total = slot.latency_total.saturating_add(load.latency_total);
+    }
+
+    fn sum(&self, now: Duration) -> Load {
+        let oldest = (now.as_secs() + 1).saturating_sub(SLOTS as u64);
+        let current = self
+            .slots
+            .iter()
+            .filter(|slot| slot.second >= oldest && slot.second <= now.as_secs());
+        current.fold(
+            Load {
+                last_call_age: self.last_call.map(|at| now.saturating_sub(at)),
+                ..Load::default()
+            },
+            |sum, slot| Load {
+                calls: sum.calls.saturating_add(slot.calls),
+                errors: sum.errors.saturating_add(slot.errors),
+                latency_total: sum.latency_total.saturating_add(slot.latency_total),
+                ..sum
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str) -> ServiceName {
+        ServiceName::parse(name).expect("valid")
+    }
+
+    fn group(name: &str) -> GroupName {
+        GroupName::parse(name).expect("valid")
+    }
+
+    fn calls(calls: u64, errors: u64, age_ms: u64) -> Load {
+        Load {
+            calls,
+            errors,
+            latency_total: Duration::from_millis(calls),
+            last_call_age: Some(Duration::from_millis(age_ms)),
+        }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_watcher_counts_once_over_its_reconnects_and_never_goes_back() {
+        let watchers = Watchers::default();
+        let catalog = service("catalog");
+        let old = watchers.connect("w1".to_owned(), "web".to_owned());
+        watchers.subscribe(old, catalog.clone());
+        watchers.confirm(old, &catalog, 7);
+        watchers.confirm(old, &catalog, 5);
+        let new = watchers.connect("w1".to_owned(), "web".to_owned());
+        watchers.subscribe(new, catalog.clone());
+
+        let seen = watchers.confirmations(&catalog);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].revision, 7);
+
+        watchers.disconnect(old);
+        assert_eq!(watchers.confirmations(&catalog)[0].revision, 0);
+        watchers.unsubscribe(new, &catalog);
+        assert!(watchers.confirmations(&catalog).is_empty());
+    }
+
+    #[test]
+    fn a_receipt_for_a_service_that_is_not_followed_is_ignored() {
+        let watchers = Watchers::default();
+        let connection = watchers.connect("w1".to_owned(), "web".to_owned());
+        watchers.confirm(connection, &service("cart"), 7);
+        assert!(watchers.confirmations(&service("cart")).is_empty());
+    }
+
+    #[test]
+    fn a_load_is_counted_for_ten_seconds_and_its_last_call_remembered_for_longer() {
+        let watchers = Watchers::default();
+        let (catalog, v1) = (service("catalog"), group("v1"));
+        watchers.report(at(100), &catalog, &v1, calls(10, 1, 500));
+        watchers.report(at(105), &catalog, &v1, calls(5, 0, 100));
+
+        let load = watchers.loads(at(106), &catalog)[0].1;
+        assert_eq!((load.calls, load.errors), (15, 1));
+        assert_eq!(load.last_call_age, Some(Duration::from_millis(1_100)));
+
+        let load = watchers.loads(at(112), &catalog)[0].1;
+        assert_eq!((load.calls, load.errors), (5, 0));
+
+        let load = watchers.loads(at(300), &catalog)[0].1;
+        assert_eq!(load.calls, 0);
+        assert_eq!(load.last_call_age, Some(Duration::from_millis(195_100)));
+
+        watchers.retain_groups(&catalog, |_| false);
+        assert!(watchers.loads(at(300), &catalog).is_empty());
+    }
+
+    #[test]
+    fn a_report_without_calls_does_not_look_like_a_call() {
+        let watchers = Watchers::default();
+        let (catalog, v1) = (service("catalog"), group("v1"));
+        watchers.report(at(1), &catalog, &v1, Load::default());
+        assert_eq!(watchers.loads(at(1), &catalog)[0].1.last_call_age, None);
+    }
+}
