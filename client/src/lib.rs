@@ -3,3 +3,9 @@
 pub mod cluster;
 pub mod error;
 pub mod operator;
+
+mod backoff;
+mod convert;
+mod picker;
+mod shares;
+mod view;
