@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 use crate::arguments::GlobalArgs;
 use crate::commands::{
     canary, cluster, completions, history, instance, resolve, rollback, services, shift, status,
-    switch, teardown,
+    switch, teardown, watch,
 };
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::output::Output;
@@ -48,6 +48,9 @@ enum Command {
     /// Show what a caller is told about a service
     #[command(after_help = resolve::EXAMPLES)]
     Resolve(resolve::ResolveArgs),
+    /// Follow what callers are told about a service
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
     /// Give one group a share of the calls to try it
     #[command(after_help = canary::EXAMPLES)]
     Canary(canary::CanaryArgs),
@@ -103,6 +106,7 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, &session).await,
         Command::Services => services::run(&session).await,
         Command::Resolve(args) => resolve::run(args, &session).await,
+        Command::Watch(args) => watch::run(args, &session).await,
         Command::Canary(args) => canary::run(args, &session).await,
         Command::Shift(args) => shift::run(args, &session).await,
         Command::Switch(args) => switch::run(args, &session).await,

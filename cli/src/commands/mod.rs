@@ -12,3 +12,4 @@ pub(crate) mod shift;
 pub(crate) mod status;
 pub(crate) mod switch;
 pub(crate) mod teardown;
+pub(crate) mod watch;

@@ -19,6 +19,7 @@ use crate::operator::cluster_status::ClusterStatus;
 use crate::operator::convert;
 use crate::operator::receipts::Receipts;
 use crate::operator::service_status::{ServiceList, ServiceStatus, ServiceView};
+use crate::operator::watch::ServiceWatch;
 
 /// Names asked for in one page: the most the registry gives.
 const PAGE_SERVICES: u32 = 1_000;
@@ -283,6 +284,17 @@ impl Operator {
         Ok(convert::service_view(view, answer.possibly_stale))
     }
 
+    /// Follows what callers are told about a service. `name` is how laggard
+    /// lists call the watcher.
+    pub fn watch(&self, service: &str, name: &str) -> ServiceWatch {
+        ServiceWatch::new(
+            self.cluster.clone(),
+            self.deadline,
+            service.to_owned(),
+            name.to_owned(),
+        )
+    }
+
     /// Every replica of the registry as it sees itself.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
         let answer = self
@@ -308,7 +320,7 @@ pub(super) fn routing(channel: Channel) -> RoutingClient<Channel> {
     RoutingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
+pub(super) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
     DiscoveryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 

@@ -17,5 +17,6 @@ pub mod change;
 pub mod cluster_status;
 pub mod receipts;
 pub mod service_status;
+pub mod watch;
 
 pub use calls::Operator;
