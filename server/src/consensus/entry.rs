@@ -1,0 +1,182 @@
+//! The versioned encodings of what consensus stores and forwards: commands, results, snapshots.
+//!
+//! Each begins with one byte, the registry's format version; behind it stands
+//! postcard. Replicas of different versions may read each other's bytes, so an
+//! unknown version is refused, never guessed at.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use trimtab_registry::FORMAT_VERSION;
+use trimtab_registry::command::Command;
+use trimtab_registry::outcome::Outcome;
+use trimtab_registry::rejection::Rejection;
+use trimtab_registry::snapshot::Snapshot;
+use trimtab_registry::state::Registry;
+
+/// A command's size in the log, at most: one entry fits in one message, and
+/// one message in the transport's bound.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// Why bytes could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// There is not even a version.
+    #[error("{what} is empty")]
+    Empty {
+        /// What was to be read.
+        what: &'static str,
+    },
+    /// Written by a version that this one does not know.
+    #[error("{what} has format version {found}, this version reads {FORMAT_VERSION}")]
+    UnknownVersion {
+        /// What was to be read.
+        what: &'static str,
+        /// The version it carries.
+        found: u8,
+    },
+    /// The bytes do not hold what they should.
+    #[error("{what} cannot be read: {reason}")]
+    Malformed {
+        /// What was to be read.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The value cannot be encoded.
+    #[error("{what} cannot be encoded: {reason}")]
+    Unencodable {
+        /// What was to be written.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A proposal's mark in its log entry, by which its proposer knows it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProposalId {
+    /// Which run of which replica: a random number, drawn at each start.
+    pub incarnation: u64,
+    /// Counts that run's proposals.
+    pub sequence: u64,
+}
+
+impl ProposalId {
+    /// As it stands in an entry's context.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// From an entry's context; `None` when it holds no such id.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (incarnation, sequence) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            incarnation: u64::from_le_bytes(*incarnation),
+            sequence: u64::from_le_bytes(sequence.try_into().ok()?),
+        })
+    }
+}
+
+/// What a snapshot holds besides its place in the log.
+#[derive(Debug)]
+pub struct State {
+    /// Members and their addresses.
+    pub members: BTreeMap<u64, String>,
+    /// The registry.
+    pub registry: Registry,
+}
+
+/// A command as a log entry holds it.
+///
+/// # Errors
+///
+/// When it cannot be encoded.
+pub fn encode_command(command: &Command) -> Result<Bytes, EntryError> {
+    encode("a command", command)
+}
+
+/// A command from a log entry or a forwarded proposal.
+///
+/// # Errors
+///
+/// When the version is unknown or the bytes are not a command.
+pub fn decode_command(bytes: &[u8]) -> Result<Command, EntryError> {
+    decode("a command", bytes)
+}
+
+/// What came of a command, for the replica that forwarded it.
+///
+/// # Errors
+///
+/// When it cannot be encoded.
+pub fn encode_result(result: &Result<Outcome, Rejection>) -> Result<Bytes, EntryError> {
+    encode("a result", result)
+}
+
+/// What came of a forwarded command.
+///
+/// # Errors
+///
+/// When the version is unknown or the bytes are not a result.
+pub fn decode_result(bytes: &[u8]) -> Result<Result<Outcome, Rejection>, EntryError> {
+    decode("a result", bytes)
+}
+
+/// The data of a snapshot.
+///
+/// # Errors
+///
+/// When it cannot be encoded.
+pub fn encode_state(
+    members: &BTreeMap<u64, String>,
+    registry: &Registry,
+) -> Result<Bytes, EntryError> {
+    encode("a snapshot", &(members, registry.snapshot()))
+}
+
+/// What a snapshot's data holds.
+///
+/// # Errors
+///
+/// When the version is unknown, or the bytes are not a registry.
+pub fn decode_state(bytes: &[u8]) -> Result<State, EntryError> {
+    const WHAT: &str = "a snapshot";
+    let (members, snapshot): (BTreeMap<u64, String>, Snapshot) = decode(WHAT, bytes)?;
+    let registry = Registry::restore(snapshot).map_err(|error| EntryError::Malformed {
+        what: WHAT,
+        reason: error.to_string(),
+    })?;
+    Ok(State { members, registry })
+}
+
+fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, EntryError> {
+    postcard::to_extend(value, vec![FORMAT_VERSION])
+        .map(Bytes::from)
+        .map_err(|error| EntryError::Unencodable {
+            what,
+            reason: error.to_string(),
+        })
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, EntryError> {
+    let (version, payload) = bytes.split_first().ok_or(EntryError::Empty { what })?;
+    if *version != FORMAT_VERSION {
+        return Err(EntryError::UnknownVersion {
+            what,
+            found: *version,
+        });
+    }
+    let malformed = |reason: String| EntryError::Malformed { what, reason };
+    let (value, rest) =
+        postcard::take_from_bytes(payload).map_err(|error| malformed(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(malformed(format!("{} bytes are left over", rest.len())));
+    }
+    Ok(value)
+}

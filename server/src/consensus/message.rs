@@ -1,0 +1,362 @@
+//! Between the wire's Raft messages and the Raft library's, checked on the way in.
+//!
+//! The library trusts what it is given: an unknown enum value, a missing
+//! entry or a gap makes it panic. So nothing reaches it that was not looked
+//! at here, and nothing from a peer reaches its own parser at all.
+
+use bytes::Bytes;
+use raft::eraftpb;
+use raft::eraftpb::{EntryType, MessageType};
+use trimtab_proto::internal::v1 as wire;
+
+/// Entries in one message, at most. The sender's limit is in bytes; this one
+/// only bounds what a broken sender can make us hold.
+const ENTRIES_PER_MESSAGE_MAX: usize = 1 << 16;
+
+/// Why a peer's message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// It was sent to someone else.
+    #[error("the message is for replica {found} of cluster {found_cluster:016x}, this is replica {expected} of cluster {expected_cluster:016x}; check that all replicas are started with the same members")]
+    Misdirected {
+        /// Whom it names.
+        found: u64,
+        /// The cluster it names.
+        found_cluster: u64,
+        /// Who we are.
+        expected: u64,
+        /// Our cluster.
+        expected_cluster: u64,
+    },
+    /// It was sent by someone who is not a member, or pretends to be us.
+    #[error("replica {from} is not another member of this cluster")]
+    NotAMember {
+        /// Whom it names as its sender.
+        from: u64,
+    },
+    /// Its kind is unknown, or not one that replicas send each other.
+    #[error("message type {found} is not one that replicas send each other")]
+    Kind {
+        /// The number it carries.
+        found: u32,
+    },
+    /// An entry's kind is unknown.
+    #[error("entry {index} has type {found}, which this version does not know")]
+    EntryKind {
+        /// Which entry.
+        index: u64,
+        /// The number it carries.
+        found: u32,
+    },
+    /// Its parts do not fit together.
+    #[error("{kind} from replica {from} is malformed: {rule}")]
+    Malformed {
+        /// Its kind.
+        kind: &'static str,
+        /// Its sender.
+        from: u64,
+        /// The rule it breaks.
+        rule: String,
+    },
+}
+
+/// A peer's message as the Raft library takes it.
+///
+/// # Errors
+///
+/// When the kind is unknown or local, or the parts do not fit the kind.
+pub fn from_wire(message: wire::Message) -> Result<eraftpb::Message, MessageError> {
+    let kind = peer_kind(message.msg_type)?;
+    check_shape(kind, &message)?;
+    let entries = message
+        .entries
+        .into_iter()
+        .map(entry_from_wire)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut converted = eraftpb::Message::default();
+    converted.set_msg_type(kind);
+    converted.to = message.to;
+    converted.from = message.from;
+    converted.term = message.term;
+    converted.log_term = message.log_term;
+    converted.index = message.index;
+    converted.set_entries(entries.into());
+    converted.commit = message.commit;
+    converted.commit_term = message.commit_term;
+    if let Some(snapshot) = message.snapshot {
+        converted.set_snapshot(snapshot_from_wire(snapshot));
+    }
+    converted.request_snapshot = message.request_snapshot;
+    converted.reject = message.reject;
+    converted.reject_hint = message.reject_hint;
+    converted.context = message.context;
+    converted.priority = message.priority;
+    Ok(converted)
+}
+
+/// The Raft library's message as peers take it.
+pub fn to_wire(mut message: eraftpb::Message) -> wire::Message {
+    let snapshot = message
+        .has_snapshot()
+        .then(|| snapshot_to_wire(message.take_snapshot()));
+    wire::Message {
+        msg_type: kind_number(message.get_msg_type()),
+        to: message.to,
+        from: message.from,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        entries: message.take_entries().into_iter().map(entry_to_wire).collect(),
+        commit: message.commit,
+        commit_term: message.commit_term,
+        snapshot,
+        request_snapshot: message.request_snapshot,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.take_context(),
+        priority: message.priority,
+    }
+}
+
+/// A stored or sent entry as the Raft library takes it.
+///
+/// # Errors
+///
+/// When its kind is unknown.
+pub fn entry_from_wire(entry: wire::Entry) -> Result<eraftpb::Entry, MessageError> {
+    let kind = match entry.entry_type {
+        0 => EntryType::EntryNormal,
+        1 => EntryType::EntryConfChange,
+        2 => EntryType::EntryConfChangeV2,
+        found => {
+            return Err(MessageError::EntryKind {
+                index: entry.index,
+                found,
+            });
+        }
+    };
+    let mut converted = eraftpb::Entry::default();
+    converted.set_entry_type(kind);
+    converted.term = entry.term;
+    converted.index = entry.index;
+    converted.data = entry.data;
+    converted.context = entry.context;
+    Ok(converted)
+}
+
+/// The Raft library's entry as it is stored and sent.
+pub fn entry_to_wire(mut entry: eraftpb::Entry) -> wire::Entry {
+    wire::Entry {
+        entry_type: match entry.get_entry_type() {
+            EntryType::EntryNormal => 0,
+            EntryType::EntryConfChange => 1,
+            EntryType::EntryConfChangeV2 => 2,
+        },
+        term: entry.term,
+        index: entry.index,
+        data: entry.take_data(),
+        context: entry.take_context(),
+    }
+}
+
+/// A snapshot as the Raft library takes it.
+pub fn snapshot_from_wire(snapshot: wire::Snapshot) -> eraftpb::Snapshot {
+    let metadata = snapshot.metadata.unwrap_or_default();
+    let mut converted = eraftpb::Snapshot::default();
+    converted.data = snapshot.data;
+    converted.mut_metadata().index = metadata.index;
+    converted.mut_metadata().term = metadata.term;
+    converted
+        .mut_metadata()
+        .set_conf_state(conf_state_from_wire(metadata.conf_state.unwrap_or_default()));
+    converted
+}
+
+/// A snapshot as it is stored and sent.
+pub fn snapshot_to_wire(mut snapshot: eraftpb::Snapshot) -> wire::Snapshot {
+    let data: Bytes = snapshot.take_data();
+    let mut metadata = snapshot.take_metadata();
+    wire::Snapshot {
+        data,
+        metadata: Some(wire::SnapshotMetadata {
+            index: metadata.index,
+            term: metadata.term,
+            conf_state: Some(conf_state_to_wire(metadata.take_conf_state())),
+        }),
+    }
+}
+
+/// The members as the Raft library takes them.
+pub fn conf_state_from_wire(conf_state: wire::ConfState) -> eraftpb::ConfState {
+    let mut converted = eraftpb::ConfState::default();
+    converted.voters = conf_state.voters;
+    converted.learners = conf_state.learners;
+    converted.voters_outgoing = conf_state.voters_outgoing;
+    converted.learners_next = conf_state.learners_next;
+    converted.auto_leave = conf_state.auto_leave;
+    converted
+}
+
+/// The members as they are stored and sent.
+pub fn conf_state_to_wire(mut conf_state: eraftpb::ConfState) -> wire::ConfState {
+    wire::ConfState {
+        voters: conf_state.take_voters(),
+        learners: conf_state.take_learners(),
+        voters_outgoing: conf_state.take_voters_outgoing(),
+        learners_next: conf_state.take_learners_next(),
+        auto_leave: conf_state.auto_leave,
+    }
+}
+
+/// Term, vote and commit index as the Raft library takes them.
+pub fn hard_state_from_wire(hard_state: wire::HardState) -> eraftpb::HardState {
+    let mut converted = eraftpb::HardState::default();
+    converted.term = hard_state.term;
+    converted.vote = hard_state.vote;
+    converted.commit = hard_state.commit;
+    converted
+}
+
+/// Term, vote and commit index as they are stored.
+pub fn hard_state_to_wire(hard_state: &eraftpb::HardState) -> wire::HardState {
+    wire::HardState {
+        term: hard_state.term,
+        vote: hard_state.vote,
+        commit: hard_state.commit,
+    }
+}
+
+/// The kinds replicas send each other. Not among them: what a replica tells
+/// itself, proposals (forwarded as calls, so that their outcome comes back)
+/// and leadership transfers (begun by the leader alone).
+fn peer_kind(number: u32) -> Result<MessageType, MessageError> {
+    Ok(match number {
+        3 => MessageType::MsgAppend,
+        4 => MessageType::MsgAppendResponse,
+        5 => MessageType::MsgRequestVote,
+        6 => MessageType::MsgRequestVoteResponse,
+        7 => MessageType::MsgSnapshot,
+        8 => MessageType::MsgHeartbeat,
+        9 => MessageType::MsgHeartbeatResponse,
+        14 => MessageType::MsgTimeoutNow,
+        15 => MessageType::MsgReadIndex,
+        16 => MessageType::MsgReadIndexResp,
+        17 => MessageType::MsgRequestPreVote,
+        18 => MessageType::MsgRequestPreVoteResponse,
+        found => return Err(MessageError::Kind { found }),
+    })
+}
+
+fn kind_number(kind: MessageType) -> u32 {
+    match kind {
+        MessageType::MsgHup => 0,
+        MessageType::MsgBeat => 1,
+        MessageType::MsgPropose => 2,
+        MessageType::MsgAppend => 3,
+        MessageType::MsgAppendResponse => 4,
+        MessageType::MsgRequestVote => 5,
+        MessageType::MsgRequestVoteResponse => 6,
+        MessageType::MsgSnapshot => 7,
+        MessageType::MsgHeartbeat => 8,
+        MessageType::MsgHeartbeatResponse => 9,
+        MessageType::MsgUnreachable => 10,
+        MessageType::MsgSnapStatus => 11,
+        MessageType::MsgCheckQuorum => 12,
+        MessageType::MsgTransferLeader => 13,
+        MessageType::MsgTimeoutNow => 14,
+        MessageType::MsgReadIndex => 15,
+        MessageType::MsgReadIndexResp => 16,
+        MessageType::MsgRequestPreVote => 17,
+        MessageType::MsgRequestPreVoteResponse => 18,
+    }
+}
+
+fn check_shape(kind: MessageType, message: &wire::Message) -> Result<(), MessageError> {
+    let broken = match kind {
+        MessageType::MsgAppend => append_flaw(message),
+        MessageType::MsgSnapshot => snapshot_flaw(message),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+            (message.entries.len() != 1).then(|| "it carries one entry, the read's id".to_owned())
+        }
+        _ => (!message.entries.is_empty()).then(|| "it carries no entries".to_owned()),
+    };
+    let broken = broken.or_else(|| {
+        let timeless = matches!(kind, MessageType::MsgReadIndex);
+        ((message.term == 0) != timeless)
+            .then(|| format!("term {} is not one it is sent in", message.term))
+    });
+    match broken {
+        None => Ok(()),
+        Some(rule) => Err(MessageError::Malformed {
+            kind: kind_name(kind),
+            from: message.from,
+            rule,
+        }),
+    }
+}
+
+fn append_flaw(message: &wire::Message) -> Option<String> {
+    if message.entries.len() > ENTRIES_PER_MESSAGE_MAX {
+        return Some(format!(
+            "{} entries are more than {ENTRIES_PER_MESSAGE_MAX}",
+            message.entries.len()
+        ));
+    }
+    let mut previous = (message.index, message.log_term);
+    for entry in &message.entries {
+        if Some(entry.index) != previous.0.checked_add(1) {
+            return Some(format!("entry {} follows {}", entry.index, previous.0));
+        }
+        if entry.term < previous.1 || entry.term > message.term {
+            return Some(format!(
+                "entry {} has term {}, the one before {}, the message {}",
+                entry.index, entry.term, previous.1, message.term
+            ));
+        }
+        previous = (entry.index, entry.term);
+    }
+    None
+}
+
+fn snapshot_flaw(message: &wire::Message) -> Option<String> {
+    let Some(metadata) = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref()) else {
+        return Some("it carries a snapshot with its metadata".to_owned());
+    };
+    if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
+        return Some(format!(
+            "a snapshot of entry {} in term {} cannot come in term {}",
+            metadata.index, metadata.term, message.term
+        ));
+    }
+    let Some(members) = metadata.conf_state.as_ref() else {
+        return Some("the snapshot names its members".to_owned());
+    };
+    if members.voters.is_empty() {
+        return Some("the snapshot names at least one voter".to_owned());
+    }
+    if !members.voters.contains(&message.to) {
+        return Some("the snapshot names its receiver among the voters".to_owned());
+    }
+    if !members.learners.is_empty()
+        || !members.voters_outgoing.is_empty()
+        || !members.learners_next.is_empty()
+        || members.auto_leave
+    {
+        return Some("the snapshot names only voters; this version knows no others".to_owned());
+    }
+    let mut voters = members.voters.clone();
+    voters.sort_unstable();
+    voters.dedup();
+    (voters.len() != members.voters.len() || voters.first() == Some(&0))
+        .then(|| "the snapshot names each voter once, by an id above 0".to_owned())
+}
+
+fn kind_name(kind: MessageType) -> &'static str {
+    match kind {
+        MessageType::MsgAppend => "an append",
+        MessageType::MsgSnapshot => "a snapshot",
+        MessageType::MsgReadIndex => "a read request",
+        MessageType::MsgReadIndexResp => "an answer to a read",
+        _ => "a message",
+    }
+}

@@ -1,0 +1,25 @@
+//! One replicated log, applied to one registry on every replica.
+//!
+//! Commands come in through [`handle::Handle`], on any replica. The one
+//! thread of `driver` feeds them to `replica` (Raft and the registry, without
+//! I/O or clock), makes what comes out durable, sends it to the other replicas
+//! and tells the [`observer::Observer`] what was applied. What is written here
+//! is written once: a committed entry that cannot be read or applied stops the
+//! replica, it is never skipped.
+
+mod driver;
+pub mod entry;
+pub mod error;
+pub mod forward;
+pub mod handle;
+pub mod log;
+mod logger;
+pub mod membership;
+pub mod message;
+pub mod observer;
+mod pending;
+mod reach;
+pub mod replica;
+pub mod start;
+pub mod status;
+pub mod transfer;

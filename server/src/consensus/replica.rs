@@ -1,0 +1,660 @@
+//! Raft and the registry without I/O, clock or threads: what goes in, what must be done, what came of it.
+//!
+//! Whoever drives it repeats: feed inputs; while [`Replica::next_batch`] gives
+//! a batch, send its first messages, make its save durable, send the rest,
+//! and call [`Replica::saved`]. Between a batch and `saved` nothing may be fed.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::{Config, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
+use trimtab_registry::event::Event;
+use trimtab_registry::outcome::Outcome;
+use trimtab_registry::rejection::Rejection;
+use trimtab_registry::revision::Position;
+use trimtab_registry::state::Registry;
+
+use super::entry::{EntryError, ProposalId, decode_command, decode_state, encode_state};
+use super::error::FatalError;
+use super::log::{Log, Place, size_of};
+use super::logger;
+use super::message::MessageError;
+use super::status::Role;
+
+/// Entries sent in one message, in bytes. Below the transport's bound with
+/// room for one entry of the greatest size.
+pub const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// Messages on their way to one follower that it has not answered: with the
+/// bound above, what a broken connection can make us send again.
+const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+
+/// Proposals accepted but not yet committed, in bytes: what a stalled quorum
+/// may make a leader hold.
+const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
+
+/// Entries applied in one round, in bytes, so that a long replay leaves room
+/// for heartbeats in between.
+const APPLIED_PER_ROUND_BYTES_MAX: u64 = 4 << 20;
+
+/// Entries since the last snapshot, in bytes, after which another one is due
+/// whatever their number: bounds memory, file and restart.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Entries kept before a snapshot, in bytes, whatever their number.
+const TRAILING_BYTES_MAX: u64 = 16 << 20;
+
+/// What a replica is told at its making.
+#[derive(Debug, Clone)]
+pub struct ReplicaConfig {
+    /// Its id, one of the members.
+    pub id: u64,
+    /// All members and their addresses.
+    pub members: BTreeMap<u64, String>,
+    /// Marks this run's proposals; a random number.
+    pub incarnation: u64,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader after which an election may begin; it does
+    /// within twice as many.
+    pub election_ticks: usize,
+    /// Entries applied between two snapshots.
+    pub snapshot_every: u64,
+    /// Entries kept before a snapshot for followers that are a little behind.
+    pub trailing_entries: u64,
+}
+
+/// What a replica starts from.
+#[derive(Debug)]
+pub struct Restored {
+    /// Term, vote, commit index.
+    pub hard_state: HardState,
+    /// The latest snapshot.
+    pub snapshot: Snapshot,
+    /// Where the log was cut.
+    pub base: Place,
+    /// The log after it.
+    pub entries: Vec<Entry>,
+}
+
+/// What must be durable before the batch counts as saved.
+#[derive(Debug)]
+pub struct Save {
+    /// A snapshot from the leader; it replaces snapshot and log.
+    pub snapshot: Option<Snapshot>,
+    /// Entries to append; whatever stands at or after the first is replaced.
+    pub entries: Vec<Entry>,
+    /// Goes with them, in the same transaction.
+    pub hard_state: HardState,
+}
+
+/// One round's work.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Send these at once.
+    pub messages: Vec<Message>,
+    /// Make this durable; `None` when nothing need be.
+    pub save: Option<Save>,
+    /// Send these when it is, and not before.
+    pub messages_after_save: Vec<Message>,
+}
+
+/// A proposal's end.
+#[derive(Debug)]
+pub struct Decided {
+    /// Which proposal.
+    pub id: ProposalId,
+    /// Where it was applied.
+    pub index: u64,
+    /// What it did, or why it changed nothing.
+    pub result: Result<Outcome, Rejection>,
+}
+
+/// What a saved batch led to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Send these.
+    pub messages: Vec<Message>,
+    /// The registry was replaced by a snapshot, before anything in `events`.
+    pub restored: bool,
+    /// What changed, in order.
+    pub events: Vec<Event>,
+    /// Proposals that came to their end.
+    pub decided: Vec<Decided>,
+    /// Reads by their id, and the index that must be applied to answer them.
+    pub reads: Vec<(u64, u64)>,
+    /// Role, term or leader are not what they were.
+    pub role_changed: bool,
+}
+
+/// A snapshot of our own to be made durable, and where the log is cut.
+#[derive(Debug, Clone)]
+pub struct Compaction {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// The last place to forget.
+    pub base: Place,
+    /// Goes with them, in the same transaction.
+    pub hard_state: HardState,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It is not for us, or not from a member, or malformed. Nothing changed.
+    #[error(transparent)]
+    Refused(#[from] MessageError),
+    /// It proves that this replica must not go on.
+    #[error(transparent)]
+    Fatal(#[from] FatalError),
+}
+
+/// Why a proposal was not taken. Nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotProposed {
+    /// This replica does not lead, or is handing leadership over.
+    NotLeader,
+    /// Too many bytes are accepted and not yet committed.
+    Full,
+}
+
+/// One replica: Raft, its log, and the registry the log makes.
+pub struct Replica {
+    node: RawNode<Log>,
+    registry: Registry,
+    members: BTreeMap<u64, String>,
+    snapshot_every: u64,
+    trailing_entries: u64,
+    /// The newest hard state. On disk its commit index may lag: it is written
+    /// along with what must be written anyway.
+    hard_state: HardState,
+    round: Option<Round>,
+    /// As last reported.
+    standing: (Role, u64, u64),
+    log_bytes_since_snapshot: u64,
+}
+
+/// What `next_batch` gave out and `saved` completes.
+struct Round {
+    ready: Ready,
+    snapshot: Option<Snapshot>,
+    entries: Vec<Entry>,
+}
+
+impl Replica {
+    /// A replica as of what was restored. Committed entries after the snapshot
+    /// are applied in its first rounds.
+    ///
+    /// # Errors
+    ///
+    /// When the snapshot cannot be read or the Raft library refuses the state.
+    pub fn new(config: &ReplicaConfig, restored: Restored) -> Result<Self, FatalError> {
+        let index = restored.snapshot.get_metadata().index;
+        let unusable = |error: EntryError| FatalError::Snapshot {
+            index,
+            reason: error.to_string(),
+        };
+        let state = decode_state(&restored.snapshot.data).map_err(unusable)?;
+        let log_bytes_since_snapshot = restored
+            .entries
+            .iter()
+            .filter(|entry| entry.index > index)
+            .map(size_of)
+            .sum();
+        let hard_state = restored.hard_state.clone();
+        let log = Log::new(
+            restored.hard_state,
+            restored.snapshot,
+            restored.base,
+            restored.entries,
+        );
+        let node = RawNode::new(
+            &raft_config(config, index),
+            log,
+            &logger::forward_to_tracing(),
+        )
+        .map_err(|error| FatalError::Raft(error.to_string()))?;
+        let standing = standing(&node);
+        Ok(Self {
+            node,
+            registry: state.registry,
+            members: config.members.clone(),
+            snapshot_every: config.snapshot_every.max(1),
+            trailing_entries: config.trailing_entries,
+            hard_state,
+            round: None,
+            standing,
+            log_bytes_since_snapshot,
+        })
+    }
+
+    /// Time has passed: one tick.
+    pub fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// Asks for votes now.
+    pub fn campaign(&mut self) {
+        // Refused only while membership changes, which do not happen.
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(%error, "campaign refused");
+        }
+    }
+
+    /// Takes a peer's message, converted by [`super::message::from_wire`].
+    ///
+    /// # Errors
+    ///
+    /// When it is refused, or proves that this replica must not go on.
+    pub fn step(&mut self, message: Message) -> Result<(), StepError> {
+        let id = self.id();
+        let is_member = self.node.raft.prs().get(message.from).is_some();
+        if !is_member || message.from == id {
+            return Err(MessageError::NotAMember { from: message.from }.into());
+        }
+        match message.get_msg_type() {
+            // A leader never tells us of more than we told it that we have.
+            MessageType::MsgHeartbeat if message.commit > self.last_index() => {
+                return Err(FatalError::LostEntries {
+                    last: self.last_index(),
+                    acknowledged: message.commit,
+                }
+                .into());
+            }
+            // What cannot be read must not replace what can.
+            MessageType::MsgSnapshot => {
+                decode_state(&message.get_snapshot().data).map_err(|error| {
+                    MessageError::Malformed {
+                        kind: "a snapshot",
+                        from: message.from,
+                        rule: error.to_string(),
+                    }
+                })?;
+            }
+            _ => {}
+        }
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(%error, "message passed over");
+        }
+        Ok(())
+    }
+
+    /// Appends commands, already encoded, as one message to each follower.
+    ///
+    /// # Errors
+    ///
+    /// When this replica does not lead or too much is uncommitted; then none
+    /// was taken.
+    pub fn propose(&mut self, commands: Vec<(ProposalId, Bytes)>) -> Result<(), NotProposed> {
+        if commands.is_empty() {
+            return Ok(());
+        }
+        // A follower would forward them to the leader and never hear of them.
+        if self.role() != Role::Leader || self.node.raft.lead_transferee.is_some() {
+            return Err(NotProposed::NotLeader);
+        }
+        let entries: Vec<Entry> = commands
+            .into_iter()
+            .map(|(id, data)| {
+                let mut entry = Entry::default();
+                entry.data = data;
+                entry.context = Bytes::copy_from_slice(&id.to_bytes());
+                entry
+            })
+            .collect();
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.id();
+        message.set_entries(entries.into());
+        self.node.step(message).map_err(|_| NotProposed::Full)
+    }
+
+    /// Asks for the index that a linearizable read must wait for. It may be
+    /// dropped in silence: ask again, under the same id.
+    pub fn read_index(&mut self, read: u64) {
+        self.node.read_index(read.to_le_bytes().to_vec());
+    }
+
+    /// Whether asking for a read index has a chance of being answered now.
+    pub fn can_read(&self) -> bool {
+        match self.role() {
+            Role::Leader => self.node.raft.commit_to_current_term(),
+            Role::Follower => self.leader_id() != 0,
+            Role::Candidate => false,
+        }
+    }
+
+    /// A message to this peer was lost.
+    pub fn report_unreachable(&mut self, peer: u64) {
+        self.node.report_unreachable(peer);
+    }
+
+    /// The snapshot sent to this peer arrived, or did not.
+    pub fn report_snapshot(&mut self, peer: u64, arrived: bool) {
+        let status = if arrived {
+            SnapshotStatus::Finish
+        } else {
+            SnapshotStatus::Failure
+        };
+        self.node.report_snapshot(peer, status);
+    }
+
+    /// Hands leadership to the follower that has most of the log; false when
+    /// there is none to hand it to.
+    pub fn hand_over(&mut self) -> bool {
+        if self.role() != Role::Leader {
+            return false;
+        }
+        let id = self.id();
+        let successor = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter(|(peer, progress)| **peer != id && progress.recent_active)
+            .max_by_key(|(_, progress)| progress.matched)
+            .map(|(peer, _)| *peer);
+        if let Some(successor) = successor {
+            self.node.transfer_leader(successor);
+        }
+        successor.is_some()
+    }
+
+    /// The next round's work, if there is any and the last one was saved.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        if self.round.is_some() || !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        if let Some(hard_state) = ready.hs() {
+            self.hard_state = hard_state.clone();
+        }
+        let entries = ready.take_entries();
+        let snapshot = Some(ready.snapshot())
+            .filter(|snapshot| !snapshot.is_empty())
+            .cloned();
+        let save = ready.must_sync().then(|| Save {
+            snapshot: snapshot.clone(),
+            entries: entries.clone(),
+            hard_state: self.hard_state.clone(),
+        });
+        let batch = Batch {
+            messages: ready.take_messages(),
+            save,
+            messages_after_save: ready.take_persisted_messages(),
+        };
+        self.round = Some(Round {
+            ready,
+            snapshot,
+            entries,
+        });
+        Some(batch)
+    }
+
+    /// The last batch is durable: goes on from there, and applies what is
+    /// committed.
+    ///
+    /// # Errors
+    ///
+    /// When a committed entry or snapshot cannot be applied. The replica must
+    /// stop for good.
+    pub fn saved(&mut self) -> Result<Effects, FatalError> {
+        let mut effects = Effects::default();
+        let Some(mut round) = self.round.take() else {
+            return Ok(effects);
+        };
+        let mut applied = None;
+        if let Some(snapshot) = round.snapshot {
+            applied = Some(snapshot.get_metadata().index);
+            self.install(snapshot)?;
+            effects.restored = true;
+        }
+        self.log_bytes_since_snapshot += round.entries.iter().map(size_of).sum::<u64>();
+        self.node.mut_store().append(round.entries);
+        let mut committed = round.ready.take_committed_entries();
+        let reads = round.ready.take_read_states();
+        let mut light = self.node.advance_append(round.ready);
+        if let Some(commit) = light.commit_index() {
+            self.hard_state.commit = commit;
+        }
+        effects.messages = light.take_messages();
+        committed.append(&mut light.take_committed_entries());
+        for entry in committed {
+            applied = Some(entry.index);
+            self.apply(entry, &mut effects)?;
+        }
+        if let Some(applied) = applied {
+            self.node.advance_apply_to(applied);
+        }
+        effects.reads = reads
+            .into_iter()
+            .filter_map(|read| {
+                let id = <[u8; 8]>::try_from(read.request_ctx.as_slice()).ok()?;
+                Some((u64::from_le_bytes(id), read.index))
+            })
+            .collect();
+        let standing = standing(&self.node);
+        effects.role_changed = mem::replace(&mut self.standing, standing) != standing;
+        Ok(effects)
+    }
+
+    /// A snapshot to be made durable, when one is due.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be encoded.
+    pub fn due_compaction(&self) -> Result<Option<Compaction>, FatalError> {
+        let since = self.applied().saturating_sub(self.snapshot_index());
+        let is_due =
+            since >= self.snapshot_every || self.log_bytes_since_snapshot >= LOG_BYTES_MAX;
+        if !is_due || since == 0 || self.round.is_some() {
+            return Ok(None);
+        }
+        let at = self.registry.applied();
+        let data =
+            encode_state(&self.members, &self.registry).map_err(|error| FatalError::Snapshot {
+                index: at.index,
+                reason: error.to_string(),
+            })?;
+        let base = self
+            .node
+            .store()
+            .cut_before(at.index, self.trailing_entries, TRAILING_BYTES_MAX)
+            .ok_or_else(|| FatalError::Raft(format!("entry {} is not in the log", at.index)))?;
+        let mut snapshot = Snapshot::default();
+        snapshot.data = data;
+        snapshot.mut_metadata().index = at.index;
+        snapshot.mut_metadata().term = at.term;
+        snapshot
+            .mut_metadata()
+            .set_conf_state(self.node.raft.prs().conf().to_conf_state());
+        Ok(Some(Compaction {
+            snapshot,
+            base,
+            hard_state: self.hard_state.clone(),
+        }))
+    }
+
+    /// The compaction is durable: forgets what it replaces.
+    pub fn compacted(&mut self, compaction: Compaction) {
+        self.log_bytes_since_snapshot = 0;
+        self.node
+            .mut_store()
+            .compact(compaction.snapshot, compaction.base);
+    }
+
+    /// What the log has made so far.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// This replica.
+    pub fn id(&self) -> u64 {
+        self.node.raft.id
+    }
+
+    /// Its part.
+    pub fn role(&self) -> Role {
+        role_of(self.node.raft.state)
+    }
+
+    /// Its term.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// The leader it follows or is; 0 when none is known.
+    pub fn leader_id(&self) -> u64 {
+        self.node.raft.leader_id
+    }
+
+    /// The last index known to be committed.
+    pub fn commit(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// The last index applied.
+    pub fn applied(&self) -> u64 {
+        self.registry.applied().index
+    }
+
+    /// The last index in the log.
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// The last index in the latest snapshot.
+    pub fn snapshot_index(&self) -> u64 {
+        self.node.store().latest_snapshot().get_metadata().index
+    }
+
+    /// Whether it leads and has applied an entry of its own term, and with it
+    /// everything that was ever committed.
+    pub fn leads_up_to_date(&self) -> bool {
+        self.role() == Role::Leader && self.registry.applied().term == self.term()
+    }
+
+    /// All members and their addresses.
+    pub fn members(&self) -> &BTreeMap<u64, String> {
+        &self.members
+    }
+
+    /// The newest hard state; more of it may be worth saving than was.
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// Fixes the ticks until the next election, so that tests and simulations
+    /// do not depend on the library's dice. Between one and two times the
+    /// configured ticks; redrawn by the library at each change of role.
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
+    fn install(&mut self, snapshot: Snapshot) -> Result<(), FatalError> {
+        let state = decode_state(&snapshot.data).map_err(|error| FatalError::Snapshot {
+            index: snapshot.get_metadata().index,
+            reason: error.to_string(),
+        })?;
+        self.registry = state.registry;
+        self.log_bytes_since_snapshot = 0;
+        self.node.mut_store().install(snapshot);
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry, effects: &mut Effects) -> Result<(), FatalError> {
+        let at = Position {
+            index: entry.index,
+            term: entry.term,
+        };
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            return Err(FatalError::MembershipChange { index: entry.index });
+        }
+        // A new leader's first entry carries nothing.
+        if entry.data.is_empty() {
+            self.registry.skip(at);
+            return Ok(());
+        }
+        let command =
+            decode_command(&entry.data).map_err(|source| FatalError::UnreadableEntry {
+                index: entry.index,
+                source,
+            })?;
+        let applied = self.registry.apply(at, &command);
+        effects.events.extend(applied.events);
+        if let Some(id) = ProposalId::from_bytes(&entry.context) {
+            effects.decided.push(Decided {
+                id,
+                index: entry.index,
+                result: applied.outcome,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The first state of a founding member: a snapshot at index 1, term 1, that
+/// names all members as voters and holds an empty registry. All founders make
+/// the same one, so their logs agree from the start.
+///
+/// # Errors
+///
+/// When the empty registry cannot be encoded.
+pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError> {
+    let place = Place { index: 1, term: 1 };
+    let mut registry = Registry::new();
+    registry.skip(Position { index: 1, term: 1 });
+    let data = encode_state(members, &registry).map_err(|error| FatalError::Snapshot {
+        index: place.index,
+        reason: error.to_string(),
+    })?;
+    let mut conf_state = ConfState::default();
+    conf_state.voters = members.keys().copied().collect();
+    let mut snapshot = Snapshot::default();
+    snapshot.data = data;
+    snapshot.mut_metadata().index = place.index;
+    snapshot.mut_metadata().term = place.term;
+    snapshot.mut_metadata().set_conf_state(conf_state);
+    let mut hard_state = HardState::default();
+    hard_state.term = place.term;
+    hard_state.commit = place.index;
+    Ok(Restored {
+        hard_state,
+        snapshot,
+        base: place,
+        entries: Vec::new(),
+    })
+}
+
+fn raft_config(config: &ReplicaConfig, applied: u64) -> Config {
+    Config {
+        id: config.id,
+        election_tick: config.election_ticks,
+        heartbeat_tick: config.heartbeat_ticks,
+        applied,
+        max_size_per_msg: MESSAGE_BYTES_MAX,
+        max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        // Leases count ticks, and ticks stop when a process is paused.
+        read_only_option: ReadOnlyOption::Safe,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_committed_size_per_ready: APPLIED_PER_ROUND_BYTES_MAX,
+        ..Config::default()
+    }
+}
+
+fn role_of(state: StateRole) -> Role {
+    match state {
+        StateRole::Follower => Role::Follower,
+        StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        StateRole::Leader => Role::Leader,
+    }
+}
+
+fn standing(node: &RawNode<Log>) -> (Role, u64, u64) {
+    let raft = &node.raft;
+    (role_of(raft.state), raft.term, raft.leader_id)
+}

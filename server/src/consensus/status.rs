@@ -1,0 +1,61 @@
+//! What a replica knows of its own part in consensus.
+
+use std::collections::BTreeMap;
+
+/// A replica's part in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// A replica's state as of its last round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsensusStatus {
+    /// This replica.
+    pub id: u64,
+    /// Its part.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The leader it follows or is; 0: none known. A leader that lost its
+    /// quorum, and a follower that lost its leader, know of none within an
+    /// election timeout.
+    pub leader_id: u64,
+    /// The last index known to be committed.
+    pub commit: u64,
+    /// The last index applied here.
+    pub applied: u64,
+    /// The last index in the latest snapshot.
+    pub snapshot_index: u64,
+    /// Whether the registry has ever, since this start, been as new as a live
+    /// leader said. Until then it must not be served: it may be old and short.
+    pub caught_up: bool,
+    /// All members and their addresses, this replica among them.
+    pub members: BTreeMap<u64, String>,
+    /// Messages from peers that were dropped because the queue was full.
+    pub dropped_messages: u64,
+    /// Why the replica stopped for good, when it has.
+    pub fatal: Option<String>,
+}
+
+impl ConsensusStatus {
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        self.role == Role::Leader && self.fatal.is_none()
+    }
+
+    /// Whether a leader with a quorum was seen within an election timeout.
+    pub fn has_leader(&self) -> bool {
+        self.leader_id != 0 && self.fatal.is_none()
+    }
+
+    /// The leader, when one is known.
+    pub fn leader(&self) -> Option<u64> {
+        self.has_leader().then_some(self.leader_id)
+    }
+}

@@ -1,0 +1,241 @@
+//! One line of Raft messages to each peer: bounded, in order, reconnecting.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prost::Message as _;
+use rand::RngExt as _;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use trimtab_proto::internal::v1::{Message, RaftRequest};
+
+use super::error::{PeerError, classify};
+use super::{Peer, Report, snapshot};
+
+/// Raft messages waiting for one peer. Several times what Raft keeps in
+/// flight; when a peer is that far behind, fresh messages help it more.
+const LINE_MESSAGES_MAX: usize = 1_024;
+
+/// Messages in one request are gathered up to this size; the last one may
+/// reach beyond it.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Messages in one request, at most.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+/// Requests handed to the connection but not yet taken by it. Few, so that a
+/// stalled connection shows as a full line.
+const REQUESTS_WAITING_MAX: usize = 2;
+
+/// Pauses between attempts to connect. Short at first, because a replica that
+/// restarts is back at once; each is drawn between half and all of it, so that
+/// peers do not knock in step.
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// A stream that lived this long counts as a connection that worked.
+const STREAM_SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a closing line waits for the peer to take the last messages.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Told of lost messages and ended snapshots.
+pub(super) type Reports = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// The sending ends of all lines. Dropping it lets each line send what it
+/// holds and end.
+pub struct Lines {
+    lines: HashMap<u64, Line>,
+    runtime: Runtime,
+    reports: Reports,
+    cluster_id: u64,
+}
+
+struct Line {
+    peer: Peer,
+    messages: mpsc::Sender<Message>,
+    /// One snapshot at a time: another would only be behind the first.
+    snapshot_under_way: Arc<AtomicBool>,
+}
+
+impl Lines {
+    /// Sends a message to the peer it names. What cannot be queued is dropped
+    /// and reported. A snapshot goes its own way and its end is reported.
+    pub fn send(&self, message: Message) {
+        let id = message.to;
+        let Some(line) = self.lines.get(&id) else {
+            tracing::warn!(peer = id, "message for an unknown replica dropped");
+            return;
+        };
+        if message.snapshot.is_some() {
+            self.send_snapshot(line, message);
+            return;
+        }
+        if line.messages.try_send(message).is_err() {
+            (self.reports)(Report::Unreachable(id));
+        }
+    }
+
+    fn send_snapshot(&self, line: &Line, message: Message) {
+        let peer = line.peer.clone();
+        let reports = Arc::clone(&self.reports);
+        let under_way = Arc::clone(&line.snapshot_under_way);
+        if under_way.swap(true, Ordering::AcqRel) {
+            reports(Report::SnapshotEnded {
+                peer: peer.id,
+                arrived: false,
+            });
+            return;
+        }
+        let cluster_id = self.cluster_id;
+        self.runtime.spawn(async move {
+            let sent = snapshot::send(&peer, cluster_id, message).await;
+            under_way.store(false, Ordering::Release);
+            if let Err(error) = &sent {
+                tracing::warn!(peer = peer.id, %error, "snapshot not delivered");
+            }
+            reports(Report::SnapshotEnded {
+                peer: peer.id,
+                arrived: sent.is_ok(),
+            });
+        });
+    }
+}
+
+/// Opens a line to each of `peers`.
+pub(super) fn open(
+    runtime: &Runtime,
+    cluster_id: u64,
+    peers: impl Iterator<Item = Peer>,
+    reports: Reports,
+) -> Lines {
+    let lines = peers
+        .map(|peer| {
+            let (messages, waiting) = mpsc::channel(LINE_MESSAGES_MAX);
+            runtime.spawn(keep_open(
+                peer.clone(),
+                cluster_id,
+                waiting,
+                Arc::clone(&reports),
+            ));
+            let line = Line {
+                peer: peer.clone(),
+                messages,
+                snapshot_under_way: Arc::new(AtomicBool::new(false)),
+            };
+            (peer.id, line)
+        })
+        .collect();
+    Lines {
+        lines,
+        runtime: runtime.clone(),
+        reports,
+        cluster_id,
+    }
+}
+
+/// Streams messages until the line is closed; after each break reports it,
+/// pauses, and drops what went stale meanwhile.
+async fn keep_open(
+    peer: Peer,
+    cluster_id: u64,
+    mut waiting: mpsc::Receiver<Message>,
+    reports: Reports,
+) {
+    let mut backoff = BACKOFF_FIRST;
+    let mut is_reported = false;
+    // Connects when there is something to say.
+    while let Some(first) = waiting.recv().await {
+        let opened = Instant::now();
+        let broken = match stream(&peer, cluster_id, first, &mut waiting).await {
+            Ok(()) => return,
+            Err(broken) => broken,
+        };
+        reports(Report::Unreachable(peer.id));
+        if opened.elapsed() >= STREAM_SETTLED {
+            backoff = BACKOFF_FIRST;
+            is_reported = false;
+        }
+        // Once per outage: a peer that is down stays so for many attempts.
+        if !is_reported {
+            tracing::warn!(peer = peer.id, error = %broken, "connection to a replica lost");
+            is_reported = true;
+        }
+        let pause = backoff.mul_f64(rand::rng().random_range(0.5..=1.0));
+        tokio::time::sleep(pause).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+        while waiting.try_recv().is_ok() {}
+    }
+}
+
+/// One stream, from its first message to its break or the line's close.
+async fn stream(
+    peer: &Peer,
+    cluster_id: u64,
+    first: Message,
+    waiting: &mut mpsc::Receiver<Message>,
+) -> Result<(), PeerError> {
+    let (requests, stream) = mpsc::channel(REQUESTS_WAITING_MAX);
+    let mut client = peer.raft.clone();
+    let call = client.raft(ReceiverStream::new(stream));
+    tokio::pin!(call);
+    let ended = |result: Result<_, tonic::Status>| match result {
+        Err(status) => classify(peer.id, &peer.address, status),
+        Ok(_) => PeerError::Lost {
+            id: peer.id,
+            address: peer.address.clone(),
+            reason: "it ended the stream".to_owned(),
+        },
+    };
+    let mut next = Some(first);
+    loop {
+        let message = match next.take() {
+            Some(message) => message,
+            None => tokio::select! {
+                biased;
+                result = &mut call => return Err(ended(result)),
+                message = waiting.recv() => match message {
+                    Some(message) => message,
+                    None => break,
+                },
+            },
+        };
+        let request = RaftRequest {
+            to_replica: peer.id,
+            cluster_id,
+            messages: gather(message, waiting),
+        };
+        tokio::select! {
+            biased;
+            result = &mut call => return Err(ended(result)),
+            sent = requests.send(request) => {
+                // The call holds the other end; when it is gone, so is the call.
+                if sent.is_err() {
+                    return Err(ended((&mut call).await));
+                }
+            }
+        }
+    }
+    drop(requests);
+    // Whether the goodbye arrives matters to no one.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, call).await;
+    Ok(())
+}
+
+/// `first` and what waits behind it, up to the bounds of one request.
+fn gather(first: Message, waiting: &mut mpsc::Receiver<Message>) -> Vec<Message> {
+    let mut size = first.encoded_len();
+    let mut messages = vec![first];
+    while size < BATCH_BYTES_MAX && messages.len() < BATCH_MESSAGES_MAX {
+        let Ok(message) = waiting.try_recv() else {
+            break;
+        };
+        size += message.encoded_len();
+        messages.push(message);
+    }
+    messages
+}

@@ -1,0 +1,93 @@
+//! Why a replica cannot use its data directory, and what to do about it.
+
+use std::path::PathBuf;
+
+use super::file::Identity;
+
+/// What an operator does with a replica whose own copy is lost.
+const RECOVER_FROM_A_PEER: &str = "stop this replica, keep the file for inspection, and let the \
+     replica join again with an empty data directory under a new id; the other replicas hold the \
+     data (with one replica alone, restore the file from a backup)";
+
+/// Why the data directory could not be opened, read or written.
+///
+/// Every message names the file, what was found and what to do. After an
+/// error from a write nothing may be assumed to be on disk: the replica must
+/// stop acknowledging.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The directory or file cannot be created or opened.
+    #[error("cannot open {path}: {reason}; check that the data directory exists on a local disk and may be written by this user", path = .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system or the database said.
+        reason: String,
+    },
+    /// Another process has the file open.
+    #[error("{path} is in use by another process; stop the other replica, or give this one its own data directory", path = .path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by another version of the format.
+    #[error("{path} has format {found}, this version reads and writes format {expected}; run the version that wrote it", path = .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format number in the file.
+        found: u32,
+        /// The format number this version knows.
+        expected: u32,
+    },
+    /// The file belongs to another replica or another cluster.
+    #[error("{path} belongs to {found}, not to {expected}; point the replica at its own data directory, or start it with the id and members the directory was made for", path = .path.display())]
+    OtherIdentity {
+        /// The file.
+        path: PathBuf,
+        /// Who wrote the file.
+        found: Identity,
+        /// Who wants to use it.
+        expected: Identity,
+    },
+    /// A record fails its checksum or does not fit its neighbours.
+    #[error("{path}: {what} is damaged ({reason}); nothing was dropped or repaired: {RECOVER_FROM_A_PEER}", path = .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Which record, for example `log entry 812`.
+        what: String,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// A read failed.
+    #[error("cannot read {what} from {path}: {reason}; check the disk", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What was being read.
+        what: &'static str,
+        /// What the operating system or the database said.
+        reason: String,
+    },
+    /// A write or its sync failed.
+    #[error("cannot write {what} to {path}: {reason}; the replica stops acknowledging: check the disk for space and errors, then start it again", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was being written.
+        what: &'static str,
+        /// What the operating system or the database said.
+        reason: String,
+    },
+    /// The caller asked for something that would break the log.
+    #[error("refused to write {what} to {path}: {reason}", path = .path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// What was being written.
+        what: &'static str,
+        /// The rule it breaks.
+        reason: String,
+    },
+}

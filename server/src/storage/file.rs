@@ -1,0 +1,445 @@
+//! The file itself: opened under one identity, written in transactions.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use redb::{
+    Builder, Database, DatabaseError, ReadableTable as _, StorageBackend, TableDefinition,
+    WriteTransaction,
+};
+use trimtab_proto::internal::v1::{Entry, HardState, Snapshot, SnapshotMetadata};
+
+use super::error::StorageError;
+use super::record::{seal, unseal};
+
+/// The file's name in the data directory.
+pub const FILE_NAME: &str = "replica.redb";
+
+/// The number of the layout below. Another number is refused.
+const FORMAT: u32 = 1;
+
+/// What the database may keep of its pages in memory. Small, because the log
+/// is read once, at start; afterwards the file is only written.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// A snapshot is stored in pieces of this size, because one huge value would
+/// be copied whole by the database.
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(super) const META: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("meta");
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(super) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
+
+/// Keys of the `meta` table. The format number is read before anything else
+/// is believed, so it stands alone.
+const KEY_FORMAT: u64 = 0;
+const KEY_IDENTITY: u64 = 1;
+pub(super) const KEY_HARD_STATE: u64 = 2;
+pub(super) const KEY_LOG_BASE: u64 = 3;
+pub(super) const KEY_SNAPSHOT: u64 = 4;
+
+/// Whose data it is. Fixed when the file is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The replica's id.
+    pub replica_id: u64,
+    /// The cluster: a hash of its founding members.
+    pub cluster_id: u64,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "replica {} of cluster {:016x}",
+            self.replica_id, self.cluster_id
+        )
+    }
+}
+
+/// A place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBase {
+    /// The last index that was cut off.
+    pub index: u64,
+    /// The term of the entry that stood there.
+    pub term: u64,
+}
+
+/// Everything a replica needs to start again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// Term, vote and a commit index; the true commit index may be higher.
+    pub hard_state: HardState,
+    /// The latest snapshot.
+    pub snapshot: Snapshot,
+    /// Where the log begins: its first entry is the one after it. At most
+    /// the snapshot's index.
+    pub base: LogBase,
+    /// The entries after `base`, without a gap.
+    pub entries: Vec<Entry>,
+}
+
+/// What one Raft round must make durable.
+#[derive(Debug, Clone, Copy)]
+pub struct Round<'a> {
+    /// A snapshot received from the leader. It replaces snapshot and log.
+    pub installed: Option<&'a Snapshot>,
+    /// Entries to append. Whatever stands at or after the first is replaced.
+    pub entries: &'a [Entry],
+    /// The hard state that goes with them.
+    pub hard_state: &'a HardState,
+}
+
+/// A replica's durable state.
+///
+/// Writes return when the data is on disk. One process may have it open.
+#[derive(Debug)]
+pub struct Storage {
+    pub(super) database: Database,
+    pub(super) path: PathBuf,
+    identity: Identity,
+    /// The last index in the log, so that plain appends need not look.
+    pub(super) last_index: u64,
+}
+
+impl Storage {
+    /// Opens the file in `directory`, making both if need be.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, is in use, or belongs to someone else.
+    pub fn open(directory: &Path, identity: Identity) -> Result<Self, StorageError> {
+        let path = directory.join(FILE_NAME);
+        let failed = |error: std::io::Error| StorageError::Open {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        fs::create_dir_all(directory).map_err(failed)?;
+        let is_new = !path.try_exists().map_err(failed)?;
+        let database = builder()
+            .create(&path)
+            .map_err(|error| open_error(&path, &error))?;
+        if is_new {
+            // The file's name must survive a power loss too.
+            File::open(directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(failed)?;
+        }
+        Self::with_database(database, path, identity)
+    }
+
+    /// Opens storage on a disk of the caller's making; `name` stands for the
+    /// file in messages. For tests and simulation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::open`].
+    pub fn open_with_backend(
+        name: &Path,
+        backend: impl StorageBackend,
+        identity: Identity,
+    ) -> Result<Self, StorageError> {
+        let database = builder()
+            .create_with_backend(backend)
+            .map_err(|error| open_error(name, &error))?;
+        Self::with_database(database, name.to_owned(), identity)
+    }
+
+    fn with_database(
+        database: Database,
+        path: PathBuf,
+        identity: Identity,
+    ) -> Result<Self, StorageError> {
+        let mut storage = Self {
+            database,
+            path,
+            identity,
+            last_index: 0,
+        };
+        storage.check_or_write_identity()?;
+        Ok(storage)
+    }
+
+    /// Whose data it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins the life of a replica with its first snapshot and hard state.
+    ///
+    /// # Errors
+    ///
+    /// When the write fails.
+    pub fn found(
+        &mut self,
+        snapshot: &Snapshot,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError> {
+        self.save(Round {
+            installed: Some(snapshot),
+            entries: &[],
+            hard_state,
+        })
+    }
+
+    /// Makes one round durable: all of it or, on error, perhaps nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the write or the sync fails, or the entries leave a gap.
+    pub fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
+        const WHAT: &str = "a round of the log";
+        let mut last_index = self.last_index;
+        let write = |error: &dyn fmt::Display| self.write_error(WHAT, error);
+        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        if let Some(snapshot) = round.installed {
+            last_index = self.write_snapshot(&transaction, snapshot)?;
+            let metadata = snapshot.metadata.clone().unwrap_or_default();
+            self.write_base(
+                &transaction,
+                LogBase {
+                    index: metadata.index,
+                    term: metadata.term,
+                },
+            )?;
+            let mut log = transaction.open_table(LOG).map_err(|e| write(&e))?;
+            log.retain(|_, _| false).map_err(|e| write(&e))?;
+        }
+        if let (Some(first), Some(last)) = (round.entries.first(), round.entries.last()) {
+            if first.index > last_index.saturating_add(1) {
+                return Err(StorageError::Inconsistent {
+                    path: self.path.clone(),
+                    what: WHAT,
+                    reason: format!(
+                        "the log ends at {last_index}, the entries begin at {}",
+                        first.index
+                    ),
+                });
+            }
+            let mut log = transaction.open_table(LOG).map_err(|e| write(&e))?;
+            if first.index <= last_index {
+                log.retain_in(first.index.., |_, _| false)
+                    .map_err(|e| write(&e))?;
+            }
+            for entry in round.entries {
+                let record = seal(entry.index, &entry.encode_to_vec());
+                log.insert(entry.index, record.as_slice())
+                    .map_err(|e| write(&e))?;
+            }
+            last_index = last.index;
+        }
+        self.write_meta(&transaction, KEY_HARD_STATE, round.hard_state)?;
+        transaction.commit().map_err(|e| write(&e))?;
+        self.last_index = last_index;
+        Ok(())
+    }
+
+    /// Replaces the snapshot with a newer one of our own making and cuts the
+    /// log up to `base`, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// When the write or the sync fails.
+    pub fn compact(
+        &mut self,
+        snapshot: &Snapshot,
+        base: LogBase,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError> {
+        let write = |error: &dyn fmt::Display| self.write_error("a snapshot", error);
+        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        self.write_snapshot(&transaction, snapshot)?;
+        self.write_base(&transaction, base)?;
+        {
+            let mut log = transaction.open_table(LOG).map_err(|e| write(&e))?;
+            log.retain_in(..=base.index, |_, _| false)
+                .map_err(|e| write(&e))?;
+        }
+        self.write_meta(&transaction, KEY_HARD_STATE, hard_state)?;
+        transaction.commit().map_err(|e| write(&e))
+    }
+
+    fn check_or_write_identity(&mut self) -> Result<(), StorageError> {
+        let write = |error: &dyn fmt::Display| self.write_error("the identity", error);
+        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        {
+            let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
+            let format = meta
+                .get(KEY_FORMAT)
+                .map_err(|e| write(&e))?
+                .map(|record| record.value().to_vec());
+            if let Some(record) = format {
+                self.check_format(&record)?;
+                let identity = meta
+                    .get(KEY_IDENTITY)
+                    .map_err(|e| write(&e))?
+                    .map(|record| record.value().to_vec());
+                return self.check_identity(identity);
+            }
+            let format = seal(KEY_FORMAT, &FORMAT.to_le_bytes());
+            meta.insert(KEY_FORMAT, format.as_slice())
+                .map_err(|e| write(&e))?;
+            let identity = seal(KEY_IDENTITY, &encode_identity(self.identity));
+            meta.insert(KEY_IDENTITY, identity.as_slice())
+                .map_err(|e| write(&e))?;
+            transaction.open_table(LOG).map_err(|e| write(&e))?;
+            transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
+        }
+        transaction.commit().map_err(|e| write(&e))
+    }
+
+    fn check_format(&self, record: &[u8]) -> Result<(), StorageError> {
+        let payload = unseal(KEY_FORMAT, record)
+            .map_err(|reason| self.damaged("the format number", &reason))?;
+        let found = <[u8; 4]>::try_from(payload)
+            .map(u32::from_le_bytes)
+            .map_err(|_| self.damaged("the format number", "it is not four bytes"))?;
+        if found == FORMAT {
+            return Ok(());
+        }
+        Err(StorageError::Format {
+            path: self.path.clone(),
+            found,
+            expected: FORMAT,
+        })
+    }
+
+    fn check_identity(&self, record: Option<Vec<u8>>) -> Result<(), StorageError> {
+        const WHAT: &str = "the identity";
+        let record = record.ok_or_else(|| self.damaged(WHAT, "it is missing"))?;
+        let payload =
+            unseal(KEY_IDENTITY, &record).map_err(|reason| self.damaged(WHAT, &reason))?;
+        let found =
+            decode_identity(payload).ok_or_else(|| self.damaged(WHAT, "it is not 16 bytes"))?;
+        if found == self.identity {
+            return Ok(());
+        }
+        Err(StorageError::OtherIdentity {
+            path: self.path.clone(),
+            found,
+            expected: self.identity,
+        })
+    }
+
+    fn write_snapshot(
+        &self,
+        transaction: &WriteTransaction,
+        snapshot: &Snapshot,
+    ) -> Result<u64, StorageError> {
+        let write = |error: &dyn fmt::Display| self.write_error("a snapshot", error);
+        let head = SnapshotHeadRecord {
+            metadata: snapshot.metadata.clone(),
+            data_length: snapshot.data.len() as u64,
+            data_checksum: trimtab_proto::checksum(&snapshot.data),
+        };
+        self.write_meta(transaction, KEY_SNAPSHOT, &head)?;
+        let mut table = transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
+        table.retain(|_, _| false).map_err(|e| write(&e))?;
+        for (number, chunk) in snapshot.data.chunks(CHUNK_BYTES).enumerate() {
+            table
+                .insert(number as u64, chunk)
+                .map_err(|e| write(&e))?;
+        }
+        Ok(head.metadata.map_or(0, |metadata| metadata.index))
+    }
+
+    fn write_base(
+        &self,
+        transaction: &WriteTransaction,
+        base: LogBase,
+    ) -> Result<(), StorageError> {
+        // An entry without data says no more and no less than a place.
+        let place = Entry {
+            index: base.index,
+            term: base.term,
+            ..Entry::default()
+        };
+        self.write_meta(transaction, KEY_LOG_BASE, &place)
+    }
+
+    fn write_meta(
+        &self,
+        transaction: &WriteTransaction,
+        key: u64,
+        message: &impl prost::Message,
+    ) -> Result<(), StorageError> {
+        let write = |error: &dyn fmt::Display| self.write_error("the replica's state", error);
+        let record = seal(key, &message.encode_to_vec());
+        let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
+        meta.insert(key, record.as_slice()).map_err(|e| write(&e))?;
+        Ok(())
+    }
+
+    pub(super) fn damaged(&self, what: &str, reason: &str) -> StorageError {
+        StorageError::Damaged {
+            path: self.path.clone(),
+            what: what.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn write_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
+        StorageError::Write {
+            path: self.path.clone(),
+            what,
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// The snapshot's record in the `meta` table; its data stands in chunks.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SnapshotHeadRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) metadata: Option<SnapshotMetadata>,
+    #[prost(uint64, tag = "2")]
+    pub(super) data_length: u64,
+    #[prost(fixed64, tag = "3")]
+    pub(super) data_checksum: u64,
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StorageError::InUse {
+            path: path.to_owned(),
+        },
+        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => StorageError::Damaged {
+            path: path.to_owned(),
+            what: "the file".to_owned(),
+            reason: reason.clone(),
+        },
+        other => StorageError::Open {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
+    }
+}
+
+fn encode_identity(identity: Identity) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&identity.replica_id.to_le_bytes());
+    bytes[8..].copy_from_slice(&identity.cluster_id.to_le_bytes());
+    bytes
+}
+
+fn decode_identity(payload: &[u8]) -> Option<Identity> {
+    let (replica_id, cluster_id) = payload.split_first_chunk::<8>()?;
+    Some(Identity {
+        replica_id: u64::from_le_bytes(*replica_id),
+        cluster_id: u64::from_le_bytes(cluster_id.try_into().ok()?),
+    })
+}

@@ -1,0 +1,11 @@
+//! What a replica must not forget: who it is, its vote, its log, its snapshot.
+//!
+//! All of it lives in one file, `replica.redb` in the data directory, so that
+//! what belongs together is written in one transaction: entries with the hard
+//! state they were accepted under, a snapshot with the log it replaces. The
+//! types on disk are those of `trimtab.internal.v1`; nothing here knows Raft.
+
+pub mod error;
+pub mod file;
+mod load;
+mod record;
