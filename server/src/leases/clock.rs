@@ -1,0 +1,60 @@
+//! Lease time: how long this process has been awake to hear renewals.
+
+use std::time::Duration;
+
+/// A moment in lease time: how long a [`LeaseClock`] has run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseTime(Duration);
+
+impl LeaseTime {
+    /// So much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// Counts lease time.
+///
+/// Real time is the wrong measure of silence. A process that was stopped for
+/// a minute, or that got no processor, heard no renewal in that minute because
+/// it did not listen; the instances kept renewing all the same, and their
+/// renewals wait in its sockets. So one step of this clock counts no more
+/// than `step_max`, however long it really took. The clock only ever lags:
+/// leases may live longer than their TTL, never shorter.
+#[derive(Clone, Debug)]
+pub struct LeaseClock {
+    now: LeaseTime,
+    step_max: Duration,
+}
+
+impl LeaseClock {
+    /// Twice as long as [`crate::renewals::JUDGE_INTERVAL`], the step that is
+    /// expected: enough for an ordinary delay.
+    pub const STEP_MAX: Duration = Duration::from_millis(200);
+
+    /// Starts at zero. One step counts at most `step_max`.
+    pub fn new(step_max: Duration) -> Self {
+        Self {
+            now: LeaseTime::default(),
+            step_max,
+        }
+    }
+
+    /// The time as of the last step.
+    pub fn now(&self) -> LeaseTime {
+        self.now
+    }
+
+    /// Takes a step: `elapsed` real time went by since the last one.
+    pub fn advance(&mut self, elapsed: Duration) -> LeaseTime {
+        self.now = self.now.after(elapsed.min(self.step_max));
+        self.now
+    }
+}
+
+impl Default for LeaseClock {
+    fn default() -> Self {
+        Self::new(Self::STEP_MAX)
+    }
+}
