@@ -314,7 +314,11 @@ fn advertised(
         )),
         (None, None) if !peers.is_empty() => Err(invalid(
             "--peers",
-            peers.keys().map(u64::to_string).collect::<Vec<_>>().join(","),
+            peers
+                .keys()
+                .map(u64::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
             format!("must list every replica, and this one is {id}"),
         )),
         (flag, listed) => Ok(flag.or_else(|| listed.cloned())),

@@ -1,1 +1,17 @@
-//! trimtab-server
+//! One replica of a Trimtab registry: the rooms that [`node::Node`] puts together.
+//!
+//! ARCHITECTURE.md at the project's root says what each is for and which one
+//! may use which.
+
+pub mod config;
+pub mod consensus;
+pub mod grpc;
+pub mod leases;
+pub mod node;
+pub mod observation;
+pub mod peers;
+pub mod publish;
+pub mod renewals;
+pub mod storage;
+pub mod views;
+pub mod watchers;

@@ -19,6 +19,7 @@ use trimtab_proto::v1::registration_server::RegistrationServer;
 use trimtab_proto::v1::routing_server::RoutingServer;
 
 use crate::config::Config;
+use crate::consensus::membership::cluster_id;
 use crate::consensus::start::{self, Settings, StartError};
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::context::Context;
@@ -28,10 +29,12 @@ use crate::grpc::peer::PeerService;
 use crate::grpc::registration::RegistrationService;
 use crate::grpc::routing::RoutingService;
 use crate::observation::{CONTACT_INTERVAL, Observer};
-use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
+use crate::peers::error::PeerError;
+use crate::peers::{MESSAGE_BYTES_MAX, Peers};
 use crate::publish::Publisher;
 use crate::renewals::Renewals;
-use crate::storage::{Storage, StorageError};
+use crate::storage::error::StorageError;
+use crate::storage::file::{Identity, Storage};
 use crate::views::Views;
 use crate::watchers::Watchers;
 
@@ -60,6 +63,9 @@ pub enum NodeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The address of another replica cannot be used.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
     /// The log cannot be resumed.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -94,14 +100,16 @@ impl Node {
     /// # Errors
     /// When the data directory or the log in it cannot be used.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Node, NodeError> {
-        let address = listener
-            .local_addr()
-            .map_err(|source| NodeError::Listen {
-                address: config.listen,
-                source,
-            })?;
-        let storage = Storage::open(&config.data_dir, config.id, &config.members)?;
-        let peers = Peers::new(config.id, storage.cluster_id(), &config.members);
+        let address = listener.local_addr().map_err(|source| NodeError::Listen {
+            address: config.listen,
+            source,
+        })?;
+        let identity = Identity {
+            replica_id: config.id,
+            cluster_id: cluster_id(&config.members),
+        };
+        let storage = Storage::open(&config.data_dir, identity)?;
+        let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
         let (renewals, relay) = Renewals::new(config.id);
@@ -111,9 +119,11 @@ impl Node {
             watchers: Arc::clone(&watchers),
             renewals: Arc::clone(&renewals),
         };
-        let settings = Settings::new(config.id, config.members.clone())
-            .tick_interval(config.tick_interval)
-            .snapshot_every(config.snapshot_every);
+        let settings = Settings {
+            tick_interval: config.tick_interval,
+            snapshot_every: config.snapshot_every,
+            ..Settings::new(config.id, config.members.clone(), rand::random())
+        };
         let handle = start::start(settings, storage, peers.clone(), publisher)?;
         let observer = Observer::new(config.id, started, Arc::clone(&watchers), peers.clone());
         let context = Context {
@@ -207,7 +217,7 @@ async fn serve(listener: TcpListener, context: Context, closing: CancellationTok
         .add_service(registration.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(routing.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(peer.max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
+        .add_service(peer.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
         .await;
     if let Err(error) = served {

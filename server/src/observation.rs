@@ -62,7 +62,10 @@ impl Observation {
 
     /// The watchers of a service.
     pub fn watchers_of(&self, service: &ServiceName) -> impl Iterator<Item = &Heard> {
-        self.watchers.get(service).into_iter().flat_map(BTreeMap::values)
+        self.watchers
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
     }
 
     /// Who has confirmed `revision` for each of `services`.
@@ -186,7 +189,12 @@ impl Observer {
             services: services.iter().map(ToString::to_string).collect(),
         };
         let others: Vec<u64> = self.peers.ids().collect();
-        let answers = join_all(others.iter().map(|id| self.peers.observe(*id, request.clone()))).await;
+        let answers = join_all(
+            others
+                .iter()
+                .map(|id| self.peers.observe(*id, request.clone())),
+        )
+        .await;
         for (replica, answer) in others.into_iter().zip(answers) {
             match answer {
                 Ok(answer) => {
@@ -194,7 +202,9 @@ impl Observer {
                     merge(&mut observation, replica, answer);
                 }
                 Err(_) => {
-                    observation.unreachable.insert(replica, self.silence(replica));
+                    observation
+                        .unreachable
+                        .insert(replica, self.silence(replica));
                 }
             }
         }

@@ -69,6 +69,16 @@ struct Clocked {
     leading_term: Option<u64>,
 }
 
+impl Streams {
+    fn hold(&mut self, stream: StreamId, leases: &[LeaseKey]) {
+        for lease in leases {
+            if self.holders.get(lease) != Some(&stream) {
+                self.holders.insert(lease.clone(), stream);
+            }
+        }
+    }
+}
+
 /// What a stream asks to be carried to the leader.
 #[derive(Debug)]
 enum Relayed {
@@ -173,7 +183,8 @@ impl Renewals {
         }
         drop(streams);
         if to_leave {
-            self.retired.send_modify(|count| *count = count.wrapping_add(1));
+            self.retired
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -186,7 +197,8 @@ impl Renewals {
         let services = registry.services().map(Service::name);
         let leaving = services.flat_map(|service| retiring_leases(registry, service));
         self.streams().retiring = leaving.map(|(_, lease)| lease).collect();
-        self.retired.send_modify(|count| *count = count.wrapping_add(1));
+        self.retired
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Leadership may have changed hands.
@@ -230,18 +242,17 @@ impl Renewals {
     /// While there is no leader nothing is lost: the next one grants a full
     /// period of grace.
     pub async fn renew(&self, stream: StreamId, leases: Vec<LeaseKey>) -> Vec<LeaseKey> {
-        let mut streams = self.streams();
-        for lease in &leases {
-            if streams.holders.get(lease) != Some(&stream) {
-                streams.holders.insert(lease.clone(), stream);
-            }
-        }
-        drop(streams);
+        self.streams().hold(stream, &leases);
         if let Some(lost) = self.renew_here(self.id, &leases) {
             return lost;
         }
         let (answer, answered) = oneshot::channel();
-        if self.relay.send(Relayed::Renewed(leases, answer)).await.is_err() {
+        if self
+            .relay
+            .send(Relayed::Renewed(leases, answer))
+            .await
+            .is_err()
+        {
             return Vec::new();
         }
         answered.await.unwrap_or_default()
@@ -318,9 +329,9 @@ fn retiring_leases<'a>(
 ) -> impl Iterator<Item = (&'a GroupName, LeaseKey)> {
     let service = registry.service(service);
     service.into_iter().flat_map(|service| {
-        let retiring = service.instances().filter(|instance| {
-            service.group_state(instance.group()) == Some(GroupState::Retiring)
-        });
+        let retiring = service
+            .instances()
+            .filter(|instance| service.group_state(instance.group()) == Some(GroupState::Retiring));
         retiring.map(|instance| (instance.group(), instance.lease_key(service.name())))
     })
 }

@@ -1,7 +1,7 @@
 //! The latest view of each service, encoded once and shared by all who read or watch it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 

@@ -1,1 +1,4 @@
-//! trimtab-tests
+//! Loopback clusters of real replicas for tests, and patience with a deadline.
+
+pub mod cluster;
+pub mod eventually;

@@ -26,17 +26,18 @@ pub(super) fn describe(
         let load = loads.and_then(|loads| loads.get(group));
         load.copied().unwrap_or_default()
     };
-    let calls_in_all: u64 = view.groups.iter().map(|(group, _)| load_of(group).calls).sum();
+    let calls_in_all: u64 = view
+        .groups
+        .iter()
+        .map(|(group, _)| load_of(group).calls)
+        .sum();
     let groups: Vec<GroupStatus> = view
         .groups
         .iter()
         .map(|(group, state)| group_status(view, group, *state, load_of(group), calls_in_all))
         .collect();
     alarms.extend(groups.iter().filter_map(alarm));
-    let receipts = observation.receipts(
-        std::slice::from_ref(&view.service),
-        view.route_revision.0,
-    );
+    let receipts = observation.receipts(std::slice::from_ref(&view.service), view.route_revision.0);
     alarms.extend(receipts.warnings());
     DescribeResponse {
         service: view.service.to_string(),
@@ -44,7 +45,11 @@ pub(super) fn describe(
         route_revision: view.route_revision.0,
         route: Some(convert::route(&view.route)),
         groups,
-        instances: view.instances.iter().map(|instance| detail(instance)).collect(),
+        instances: view
+            .instances
+            .iter()
+            .map(|instance| detail(instance))
+            .collect(),
         watchers: receipts.watchers as u32,
         watchers_confirmed: receipts.confirmed() as u32,
         unreachable_replicas: receipts.unreachable,
@@ -61,9 +66,15 @@ fn group_status(
     load: Load,
     calls_in_all: u64,
 ) -> GroupStatus {
-    let members = || view.instances.iter().filter(|instance| instance.group() == group);
+    let members = || {
+        view.instances
+            .iter()
+            .filter(|instance| instance.group() == group)
+    };
     let count = |status: InstanceStatus| {
-        members().filter(|instance| instance.status() == status).count() as u32
+        members()
+            .filter(|instance| instance.status() == status)
+            .count() as u32
     };
     let ready_capacity = members()
         .filter(|instance| instance.status() == InstanceStatus::Ready)
@@ -111,8 +122,12 @@ fn detail(instance: &Instance) -> InstanceDetail {
     InstanceDetail {
         instance: Some(convert::instance(instance)),
         lease: instance.lease.0,
-        ttl: Some(convert::duration(Duration::from_millis(instance.ttl.as_millis()))),
+        ttl: Some(convert::duration(Duration::from_millis(
+            instance.ttl.as_millis(),
+        ))),
         held_draining: instance.held,
-        capacity_override: instance.capacity_override.map_or(0, |capacity| capacity.get()),
+        capacity_override: instance
+            .capacity_override
+            .map_or(0, |capacity| capacity.get()),
     }
 }

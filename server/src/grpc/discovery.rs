@@ -247,7 +247,11 @@ impl Session {
             }
             Some(watch_request::Kind::LoadReports(reports)) => self.report(&reports)?,
             Some(watch_request::Kind::Hello(_)) => {
-                return Err(of_invalid(Invalid::new("kind", "hello", "must be sent once")));
+                return Err(of_invalid(Invalid::new(
+                    "kind",
+                    "hello",
+                    "must be sent once",
+                )));
             }
             // A kind that a newer caller knows: nothing this replica could do.
             None => {}

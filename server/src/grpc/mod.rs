@@ -3,10 +3,10 @@
 pub mod cluster;
 pub mod context;
 pub mod convert;
+mod describe;
 pub mod discovery;
 pub mod peer;
+mod receipts;
 pub mod registration;
 pub mod routing;
-mod describe;
-mod receipts;
 pub mod status;

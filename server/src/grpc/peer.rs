@@ -2,6 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::peer_server::Peer;
 use trimtab_proto::internal::v1::{
     InstallSnapshotRequest, InstallSnapshotResponse, ObserveRequest, ObserveResponse,
@@ -16,7 +17,8 @@ use trimtab_registry::rejection::Invalid;
 use super::cluster::own_status;
 use super::context::Context;
 use super::convert;
-use super::status::{of_invalid, of_propose_error};
+use super::status::{of_deliver_error, of_invalid, of_propose_error, of_transfer_error};
+use crate::consensus::transfer::Arriving;
 
 /// The service.
 #[derive(Debug)]
@@ -60,8 +62,7 @@ impl Peer for PeerService {
             let Some(batch) = batch else {
                 return Ok(Response::new(RaftResponse {}));
             };
-            let stepped = self.context.handle.step(batch).await;
-            stepped.map_err(of_propose_error)?;
+            self.context.handle.step(batch).map_err(of_deliver_error)?;
         }
     }
 
@@ -69,8 +70,27 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
-        let installed = self.context.handle.receive_snapshot(request.into_inner());
-        installed.await?;
+        let mut parts = request.into_inner();
+        let head = match parts.message().await?.and_then(|first| first.part) {
+            Some(Part::Head(head)) => head,
+            _ => {
+                return Err(Status::invalid_argument(
+                    "a snapshot must begin with its head",
+                ));
+            }
+        };
+        let handle = &self.context.handle;
+        let admitted = handle.admit(head.to_replica, head.cluster_id);
+        admitted.map_err(|error| of_deliver_error(error.into()))?;
+        let mut arriving = Arriving::begin(head).map_err(of_transfer_error)?;
+        while let Some(next) = parts.message().await? {
+            match next.part {
+                Some(Part::Chunk(chunk)) => arriving.push(&chunk).map_err(of_transfer_error)?,
+                _ => return Err(Status::invalid_argument("a snapshot has one head")),
+            }
+        }
+        let message = arriving.finish().map_err(of_transfer_error)?;
+        handle.install(message).await.map_err(of_deliver_error)?;
         Ok(Response::new(InstallSnapshotResponse {}))
     }
 

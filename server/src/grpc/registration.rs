@@ -130,7 +130,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         let leases = self.leases.drain().map(|(key, _)| key).collect();
         let stopping = self.context.stop.is_cancelled();
-        self.context.renewals.close_stream(self.id, leases, stopping);
+        self.context
+            .renewals
+            .close_stream(self.id, leases, stopping);
     }
 }
 

@@ -99,7 +99,10 @@ impl RoutingService {
                  ask again in a few seconds, or use force"
             )));
         }
-        let load = observation.loads.get(service).and_then(|loads| loads.get(group));
+        let load = observation
+            .loads
+            .get(service)
+            .and_then(|loads| loads.get(group));
         match load.and_then(|load| load.last_call_age) {
             Some(age) if age < quiet => Err(Status::failed_precondition(format!(
                 "group {group} of service {service} was called {:.1} s ago, and must be quiet for {:.1} s; \
@@ -172,13 +175,13 @@ impl Routing for RoutingService {
         let dry_run = is_dry_run(request.options.as_ref());
         let quiet = match request.quiet {
             None => QUIET_DEFAULT,
-            Some(quiet) => Duration::try_from(quiet).map_err(|_| {
-                of_invalid(Invalid::new("quiet", quiet, "must not be negative"))
-            })?,
+            Some(quiet) => Duration::try_from(quiet)
+                .map_err(|_| of_invalid(Invalid::new("quiet", quiet, "must not be negative")))?,
         };
         let mut command = convert::teardown(request, self.context.now_ms()).map_err(of_invalid)?;
         // What the log would refuse anyway is refused first, with its reason.
-        self.decide(Command::Teardown(command.clone()), true).await?;
+        self.decide(Command::Teardown(command.clone()), true)
+            .await?;
         self.check_unused(&mut command, quiet).await?;
         match self.decide(Command::Teardown(command), dry_run).await? {
             Outcome::TornDown {
@@ -201,7 +204,10 @@ impl Routing for RoutingService {
         let request = request.into_inner();
         let dry_run = is_dry_run(request.options.as_ref());
         let command = convert::adjust(request, self.context.now_ms()).map_err(of_invalid)?;
-        match self.decide(Command::AdjustInstance(command), dry_run).await? {
+        match self
+            .decide(Command::AdjustInstance(command), dry_run)
+            .await?
+        {
             Outcome::Adjusted {
                 revision,
                 instance,
@@ -254,7 +260,10 @@ impl Routing for RoutingService {
             .map_err(of_propose_error)?
             .ok_or_else(|| of_rejection(Rejection::NotFound(Missing::Service(service))))?;
         Ok(Response::new(HistoryResponse {
-            changes: changes.iter().map(|change| convert::change(change)).collect(),
+            changes: changes
+                .iter()
+                .map(|change| convert::change(change))
+                .collect(),
         }))
     }
 

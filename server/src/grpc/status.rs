@@ -4,7 +4,8 @@ use tonic::{Code, Status};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::{Invalid, Rejection};
 
-use crate::consensus::error::ProposeError;
+use crate::consensus::error::{DeliverError, ProposeError};
+use crate::consensus::transfer::TransferError;
 
 /// A value that breaks a rule.
 pub(crate) fn of_invalid(invalid: Invalid) -> Status {
@@ -46,7 +47,24 @@ pub(crate) fn of_propose_error(error: ProposeError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// A peer's messages that were not taken.
+pub(crate) fn of_deliver_error(error: DeliverError) -> Status {
+    let code = match &error {
+        DeliverError::Refused(_) => Code::InvalidArgument,
+        DeliverError::Full => Code::ResourceExhausted,
+        DeliverError::Stopped { .. } => Code::Unavailable,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A peer's snapshot that was not whole.
+pub(crate) fn of_transfer_error(error: TransferError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
 /// The log answered a command with the outcome of another: a defect of ours.
 pub(crate) fn unexpected_outcome(outcome: &Outcome) -> Status {
-    Status::internal(format!("unexpected outcome {outcome:?}; please report this"))
+    Status::internal(format!(
+        "unexpected outcome {outcome:?}; please report this"
+    ))
 }

@@ -52,7 +52,8 @@ pub(crate) fn lease_ref(key: &LeaseKey) -> v1::LeaseRef {
 /// A name that is not valid.
 pub(crate) fn lease_key(lease: &v1::LeaseRef) -> Result<LeaseKey, Invalid> {
     Ok(LeaseKey {
-        service: ServiceName::parse(&lease.service).map_err(|invalid| invalid.at("lease.service"))?,
+        service: ServiceName::parse(&lease.service)
+            .map_err(|invalid| invalid.at("lease.service"))?,
         instance: InstanceId::parse(&lease.instance_id)
             .map_err(|invalid| invalid.at("lease.instance_id"))?,
         lease: Revision(lease.lease),

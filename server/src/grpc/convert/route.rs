@@ -80,10 +80,7 @@ fn revision(revision: Option<u64>) -> Option<Revision> {
 ///
 /// # Errors
 /// A text that is too long.
-fn change_options(
-    options: Option<v1::ChangeOptions>,
-    at_ms: u64,
-) -> Result<Change, Invalid> {
+fn change_options(options: Option<v1::ChangeOptions>, at_ms: u64) -> Result<Change, Invalid> {
     let options = options.unwrap_or_default();
     Ok(Change {
         actor: Actor::parse(&options.actor).map_err(|invalid| invalid.at("options.actor"))?,
@@ -113,8 +110,7 @@ fn service_shift(asked: v1::ServiceShift) -> Result<ServiceShift, Invalid> {
             Target::SwitchTo(GroupName::parse(&group).map_err(|invalid| invalid.at("switch_to"))?)
         }
         Some(service_shift::Target::Canary(canary)) => Target::Canary {
-            group: GroupName::parse(&canary.group)
-                .map_err(|invalid| invalid.at("canary.group"))?,
+            group: GroupName::parse(&canary.group).map_err(|invalid| invalid.at("canary.group"))?,
             share: match canary.basis_points {
                 None => Share::Even,
                 Some(share) => Share::BasisPoints(

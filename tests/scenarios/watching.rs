@@ -1,0 +1,300 @@
+//! Watches, resumption and receipts, as any gRPC client sees them.
+
+use std::time::Duration;
+
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+use trimtab_client::operator::change::{ChangeOptions, ServiceShift, ShiftTarget, Teardown};
+use trimtab_proto::v1::watch_request::Kind as Ask;
+use trimtab_proto::v1::watch_response::Kind as Answer;
+use trimtab_proto::v1::{
+    GroupLoad, Hello, LoadReports, Receipt, ReceiptsRequest, Subscribe, View, ViewUpdate,
+    WatchRequest, WatchResponse,
+};
+use trimtab_tests::cluster::Cluster;
+use trimtab_tests::eventually::{PATIENCE, eventually};
+
+/// A watch stream driven by hand.
+struct Watch {
+    requests: mpsc::Sender<WatchRequest>,
+    responses: Streaming<WatchResponse>,
+}
+
+impl Watch {
+    async fn open(cluster: &Cluster, replica: u64, watcher: &str) -> Watch {
+        let (requests, receiver) = mpsc::channel(16);
+        let hello = Hello {
+            watcher_id: watcher.to_owned(),
+            name: format!("{watcher}-name"),
+            zone: String::new(),
+        };
+        let mut watch = Watch {
+            responses: cluster
+                .discovery(replica)
+                .watch(ReceiverStream::new(receiver))
+                .await
+                .expect("watching")
+                .into_inner(),
+            requests,
+        };
+        watch.ask(Ask::Hello(hello)).await;
+        assert!(matches!(watch.next().await, Answer::Welcome(_)));
+        watch
+    }
+
+    async fn ask(&self, kind: Ask) {
+        let request = WatchRequest { kind: Some(kind) };
+        self.requests
+            .send(request)
+            .await
+            .expect("the stream is open");
+    }
+
+    async fn subscribe(&self, service: &str, known: Option<&ViewUpdate>) {
+        self.ask(Ask::Subscribe(Subscribe {
+            service: service.to_owned(),
+            known_revision: known.map_or(0, |update| update.revision),
+            known_checksum: known.map_or(0, |update| update.checksum),
+        }))
+        .await;
+    }
+
+    async fn confirm(&self, service: &str, revision: u64) {
+        self.ask(Ask::Receipt(Receipt {
+            service: service.to_owned(),
+            revision,
+        }))
+        .await;
+    }
+
+    async fn next(&mut self) -> Answer {
+        let answer = tokio::time::timeout(PATIENCE, self.responses.next()).await;
+        let answer = answer.expect("in time").expect("open").expect("no error");
+        answer.kind.expect("a kind")
+    }
+
+    async fn next_view(&mut self) -> (ViewUpdate, View) {
+        match self.next().await {
+            Answer::View(update) => {
+                assert_eq!(update.checksum, trimtab_proto::checksum(&update.view));
+                let view = View::decode(update.view.clone()).expect("a view");
+                (update, view)
+            }
+            other => panic!("expected a view, got {other:?}"),
+        }
+    }
+}
+
+async fn switch(cluster: &Cluster, service: &str, group: &str) -> u64 {
+    let shift = ServiceShift::new(service, ShiftTarget::SwitchTo(group.to_owned()));
+    let outcome = cluster
+        .operator()
+        .shift(&[shift], &ChangeOptions::default())
+        .await;
+    outcome.expect("switched").revision
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shift_reaches_the_watchers_of_every_replica_whole() {
+    let cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    cluster.register(1, "catalog", "v2", "b").await;
+    let mut watches = Vec::new();
+    for id in cluster.running() {
+        let mut watch = Watch::open(&cluster, id, &format!("w{id}")).await;
+        watch.subscribe("catalog", None).await;
+        // A follower may show the first registration before the second.
+        while watch.next_view().await.1.instances.len() < 2 {}
+        watches.push(watch);
+    }
+    let revision = switch(&cluster, "catalog", "v2").await;
+    for watch in &mut watches {
+        let (_, view) = watch.next_view().await;
+        assert_eq!((view.revision, view.route_revision), (revision, revision));
+        let route = view.route.expect("a route");
+        assert_eq!(route.weights.len(), 1);
+        assert_eq!(route.weights[0].group, "v2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_resumes_from_what_the_caller_holds() {
+    let cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    let mut first = Watch::open(&cluster, 1, "w").await;
+    first.subscribe("catalog", None).await;
+    let (held, _) = first.next_view().await;
+    drop(first);
+
+    let mut second = Watch::open(&cluster, 2, "w").await;
+    second.subscribe("catalog", Some(&held)).await;
+    match second.next().await {
+        Answer::Unchanged(unchanged) => assert_eq!(unchanged.revision, held.revision),
+        other => panic!("expected unchanged, got {other:?}"),
+    }
+    cluster.register(1, "catalog", "v1", "b").await;
+    let (newer, view) = second.next_view().await;
+    assert!(newer.revision > held.revision);
+    assert_eq!(view.instances.len(), 2);
+
+    // Who holds the right revision with the wrong bytes is given the right ones.
+    let diverged = ViewUpdate {
+        checksum: newer.checksum ^ 1,
+        ..newer.clone()
+    };
+    let mut third = Watch::open(&cluster, 3, "w").await;
+    third.subscribe("catalog", Some(&diverged)).await;
+    assert_eq!(third.next_view().await.0, newer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_service_is_said_to_be_absent_until_it_is_there() {
+    let cluster = Cluster::start(1).await;
+    let mut watch = Watch::open(&cluster, 1, "w").await;
+    watch.subscribe("catalog", None).await;
+    match watch.next().await {
+        Answer::Absent(absent) => assert_eq!(absent.service, "catalog"),
+        other => panic!("expected absent, got {other:?}"),
+    }
+    cluster.register(1, "catalog", "v1", "a").await;
+    assert_eq!(watch.next_view().await.1.instances.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_are_counted_over_all_replicas_and_the_laggard_is_named() {
+    let cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    cluster.register(1, "catalog", "v2", "b").await;
+    let prompt = Watch::open(&cluster, 1, "prompt").await;
+    let slow = Watch::open(&cluster, 2, "slow").await;
+    for watch in [&prompt, &slow] {
+        watch.subscribe("catalog", None).await;
+    }
+    let revision = switch(&cluster, "catalog", "v2").await;
+    prompt.confirm("catalog", revision).await;
+    slow.confirm("catalog", revision - 1).await;
+
+    // Asked at the replica that holds neither stream.
+    let request = ReceiptsRequest {
+        services: vec!["catalog".to_owned()],
+        revision,
+    };
+    let answer = cluster
+        .routing(3)
+        .receipts(request)
+        .await
+        .expect("receipts");
+    let mut answers = answer.into_inner();
+    let waiting = loop {
+        let answer = answers.next().await.expect("open").expect("no error");
+        assert!(!answer.complete);
+        let at_rest = |laggard: &trimtab_proto::v1::Laggard| laggard.revision == revision - 1;
+        if answer.confirmed == 1 && answer.laggards.iter().all(at_rest) {
+            break answer;
+        }
+    };
+    assert_eq!(waiting.watchers, 2);
+    let laggard = &waiting.laggards[0];
+    assert_eq!(
+        (
+            laggard.watcher_id.as_str(),
+            laggard.name.as_str(),
+            laggard.replica_id
+        ),
+        ("slow", "slow-name", 2)
+    );
+
+    // A group that a laggard may still call is not torn down.
+    let teardown = Teardown {
+        service: "catalog".to_owned(),
+        group: "v1".to_owned(),
+        quiet: Some(Duration::ZERO),
+        expected_route_revision: None,
+    };
+    let operator = cluster.operator();
+    let refused = operator
+        .teardown(&teardown, &ChangeOptions::default())
+        .await;
+    let words = refused.expect_err("a laggard").to_string();
+    assert!(words.contains("slow"), "{words}");
+
+    slow.confirm("catalog", revision).await;
+    let complete = loop {
+        let answer = answers.next().await.expect("open").expect("no error");
+        if answer.complete {
+            break answer;
+        }
+    };
+    assert_eq!((complete.watchers, complete.confirmed), (2, 2));
+    assert!(answers.next().await.is_none());
+
+    // Nor is one that was called a moment ago.
+    prompt.ask(load("v1", 7, Duration::ZERO)).await;
+    eventually(
+        "the reported calls",
+        async || operator.describe("catalog").await.expect("described"),
+        |status| status.group("v1").is_some_and(|group| group.calls == 7),
+    )
+    .await;
+    let loud = Teardown {
+        quiet: Some(Duration::from_secs(600)),
+        ..teardown.clone()
+    };
+    let refused = operator.teardown(&loud, &ChangeOptions::default()).await;
+    let words = refused.expect_err("it was called").to_string();
+    assert!(words.contains("must be quiet for 600.0 s"), "{words}");
+    operator
+        .teardown(&teardown, &ChangeOptions::default())
+        .await
+        .expect("torn down");
+}
+
+fn load(group: &str, calls: u64, age: Duration) -> Ask {
+    Ask::LoadReports(LoadReports {
+        loads: vec![GroupLoad {
+            service: "catalog".to_owned(),
+            group: group.to_owned(),
+            calls,
+            errors: 1,
+            latency_total: None,
+            last_call_age: prost_types::Duration::try_from(age).ok(),
+        }],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_the_contract_is_told_so() {
+    let cluster = Cluster::start(1).await;
+    let (requests, receiver) = mpsc::channel(1);
+    let mut answers = cluster
+        .discovery(1)
+        .watch(ReceiverStream::new(receiver))
+        .await
+        .expect("watching")
+        .into_inner();
+    let early = Ask::Subscribe(Subscribe {
+        service: "catalog".to_owned(),
+        ..Subscribe::default()
+    });
+    let request = WatchRequest { kind: Some(early) };
+    requests.send(request).await.expect("open");
+    let refused = answers
+        .next()
+        .await
+        .expect("an answer")
+        .expect_err("no hello");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("hello"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_replica_says_goodbye_to_its_watchers() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    let mut watch = Watch::open(&cluster, 2, "w").await;
+    cluster.stop(2).await;
+    assert!(matches!(watch.next().await, Answer::GoingAway(_)));
+}

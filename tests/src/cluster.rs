@@ -1,0 +1,225 @@
+//! Replicas of a registry in this process, on loopback ports that the system chose.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tonic::transport::{Channel, Endpoint};
+use trimtab_client::cluster::Cluster as Replicas;
+use trimtab_client::operator::Operator;
+use trimtab_proto::v1::cluster_client::ClusterClient;
+use trimtab_proto::v1::discovery_client::DiscoveryClient;
+use trimtab_proto::v1::registration_client::RegistrationClient;
+use trimtab_proto::v1::routing_client::RoutingClient;
+use trimtab_proto::v1::{
+    Instance, RegisterRequest, RegisterResponse, ReplicaRole, ReplicaStatus, StatusRequest,
+};
+use trimtab_server::config::Config;
+use trimtab_server::node::Node;
+
+use crate::eventually::eventually;
+
+/// A registry whose replicas can be stopped and started again.
+#[derive(Debug)]
+pub struct Cluster {
+    addresses: BTreeMap<u64, SocketAddr>,
+    running: BTreeMap<u64, Node>,
+    snapshot_every: u64,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts `size` replicas and waits until all of them serve.
+    ///
+    /// # Panics
+    /// When the machine does not let them start.
+    pub async fn start(size: u64) -> Cluster {
+        Cluster::start_with(size, 10_000).await
+    }
+
+    /// The same with another number of entries between snapshots.
+    ///
+    /// # Panics
+    /// When the machine does not let them start.
+    pub async fn start_with(size: u64, snapshot_every: u64) -> Cluster {
+        let mut listeners = BTreeMap::new();
+        for id in 1..=size {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            listeners.insert(id, listener);
+        }
+        let addresses = listeners
+            .iter()
+            .map(|(id, listener)| (*id, listener.local_addr().expect("bound")))
+            .collect();
+        let mut cluster = Cluster {
+            addresses,
+            running: BTreeMap::new(),
+            snapshot_every,
+            directory: TempDir::new().expect("a temporary directory"),
+        };
+        for (id, listener) in listeners {
+            let node = Node::start_on(listener, cluster.config(id)).await;
+            cluster.running.insert(id, node.expect("replica starts"));
+        }
+        cluster.all_ready().await;
+        cluster
+    }
+
+    fn config(&self, id: u64) -> Config {
+        let mut config = Config::single(self.addresses[&id], self.data_dir(id));
+        config.id = id;
+        config.members = self
+            .addresses
+            .iter()
+            .map(|(id, address)| (*id, address.to_string()))
+            .collect();
+        config.snapshot_every = self.snapshot_every;
+        config
+    }
+
+    /// Where a replica keeps its log.
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.directory.path().join(id.to_string())
+    }
+
+    /// Stops a replica in order, as on SIGTERM.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub async fn stop(&mut self, id: u64) {
+        let node = self.running.remove(&id).expect("it runs");
+        node.shutdown().await;
+    }
+
+    /// Starts a stopped replica from its directory, at its old address.
+    ///
+    /// # Panics
+    /// When it cannot start.
+    pub async fn start_again(&mut self, id: u64) {
+        let node = Node::start(self.config(id)).await;
+        self.running.insert(id, node.expect("replica starts"));
+    }
+
+    /// Waits until every running replica serves.
+    ///
+    /// # Panics
+    /// When one has failed.
+    pub async fn all_ready(&self) {
+        for node in self.running.values() {
+            node.ready().await.expect("it serves");
+        }
+    }
+
+    /// The ids of the running replicas.
+    pub fn running(&self) -> Vec<u64> {
+        self.running.keys().copied().collect()
+    }
+
+    /// Where all replicas are, running or not, as `--endpoints` takes it.
+    pub fn endpoints(&self) -> String {
+        let addresses: Vec<String> = self.addresses.values().map(ToString::to_string).collect();
+        addresses.join(",")
+    }
+
+    /// Where one replica is.
+    pub fn address(&self, id: u64) -> SocketAddr {
+        self.addresses[&id]
+    }
+
+    /// Operator calls to whichever replica answers.
+    ///
+    /// # Panics
+    /// Never: the addresses are valid.
+    pub fn operator(&self) -> Operator {
+        Operator::new(Replicas::parse(&self.endpoints()).expect("valid addresses"))
+    }
+
+    /// Operator calls to one replica alone.
+    ///
+    /// # Panics
+    /// Never: the address is valid.
+    pub fn operator_of(&self, id: u64) -> Operator {
+        let address = self.address(id).to_string();
+        Operator::new(Replicas::parse(&address).expect("a valid address"))
+    }
+
+    fn channel(&self, id: u64) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address(id)))
+            .expect("a valid address")
+            .connect_lazy()
+    }
+
+    /// Discovery at one replica, as any gRPC client speaks it.
+    pub fn discovery(&self, id: u64) -> DiscoveryClient<Channel> {
+        DiscoveryClient::new(self.channel(id))
+    }
+
+    /// Registration at one replica, as any gRPC client speaks it.
+    pub fn registration(&self, id: u64) -> RegistrationClient<Channel> {
+        RegistrationClient::new(self.channel(id))
+    }
+
+    /// Routing at one replica, as any gRPC client speaks it.
+    pub fn routing(&self, id: u64) -> RoutingClient<Channel> {
+        RoutingClient::new(self.channel(id))
+    }
+
+    /// Registers an instance through replica `id`; nothing renews its lease.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn register(
+        &self,
+        id: u64,
+        service: &str,
+        group: &str,
+        instance: &str,
+    ) -> RegisterResponse {
+        let request = RegisterRequest {
+            service: service.to_owned(),
+            instance: Some(Instance {
+                id: instance.to_owned(),
+                group: group.to_owned(),
+                address: "127.0.0.1:1".to_owned(),
+                ..Instance::default()
+            }),
+            // Long: a test that is not about leases must not meet one's end.
+            ttl: Some(prost_types::Duration {
+                seconds: 600,
+                nanos: 0,
+            }),
+        };
+        let registered = self.registration(id).register(request).await;
+        registered.expect("registered").into_inner()
+    }
+
+    /// What the replicas say of themselves, asked at replica `id`.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn status(&self, id: u64) -> Vec<ReplicaStatus> {
+        let answer = ClusterClient::new(self.channel(id))
+            .status(StatusRequest {})
+            .await;
+        answer.expect("status").into_inner().replicas
+    }
+
+    /// The replica that leads, as soon as one does.
+    ///
+    /// # Panics
+    /// When none does in time.
+    pub async fn leader(&self) -> u64 {
+        let asked = *self.running.keys().next().expect("one runs");
+        let leads = |status: &&ReplicaStatus| status.role() == ReplicaRole::Leader;
+        let statuses = eventually(
+            "a leader",
+            async || self.status(asked).await,
+            |statuses| statuses.iter().any(|status| leads(&status)),
+        )
+        .await;
+        let leader = statuses.iter().find(leads);
+        leader.map_or(0, |status| status.id)
+    }
+}
