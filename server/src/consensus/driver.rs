@@ -14,11 +14,12 @@ use raft::eraftpb::Message;
 use tokio::sync::{oneshot, watch};
 use trimtab_registry::state::Registry;
 
+use super::batch::{Effects, NotProposed, Save, StepError};
 use super::error::{FatalError, ProposeError};
 use super::message;
 use super::observer::Observer;
 use super::pending::{Answer, Pending, Reply};
-use super::replica::{Effects, NotProposed, Replica, Save, StepError};
+use super::replica::Replica;
 use super::status::{ConsensusStatus, Role};
 use crate::peers::Report;
 use crate::peers::line::Lines;

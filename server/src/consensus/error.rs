@@ -29,7 +29,9 @@ pub enum ProposeError {
     },
     /// It was accepted, but whether it took effect is not known: leadership
     /// or the connection was lost, or it took too long.
-    #[error("it is not known whether the change took effect: {reason}; read the state, or repeat the request under the same request id")]
+    #[error(
+        "it is not known whether the change took effect: {reason}; read the state, or repeat the request under the same request id"
+    )]
     Unknown {
         /// What got in the way.
         reason: String,
@@ -80,7 +82,9 @@ pub enum DeliverError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FatalError {
     /// A committed entry cannot be read.
-    #[error("committed entry {index} cannot be applied: {source}; a newer version may have written it: run that version")]
+    #[error(
+        "committed entry {index} cannot be applied: {source}; a newer version may have written it: run that version"
+    )]
     UnreadableEntry {
         /// Which entry.
         index: u64,
@@ -88,7 +92,9 @@ pub enum FatalError {
         source: EntryError,
     },
     /// A committed entry asks for what this version cannot do.
-    #[error("committed entry {index} changes the members, which this version does not know how to do: run the version that wrote it")]
+    #[error(
+        "committed entry {index} changes the members, which this version does not know how to do: run the version that wrote it"
+    )]
     MembershipChange {
         /// Which entry.
         index: u64,
@@ -102,7 +108,9 @@ pub enum FatalError {
         reason: String,
     },
     /// The leader knows that we acknowledged entries that we do not have.
-    #[error("this replica has lost entries it acknowledged: its log ends at {last}, the leader has its word for {acknowledged}; its data directory was emptied or replaced, so it must not go on under this id: give it the right directory, or remove it from the members")]
+    #[error(
+        "this replica has lost entries it acknowledged: its log ends at {last}, the leader has its word for {acknowledged}; its data directory was emptied or replaced, so it must not go on under this id: give it the right directory, or remove it from the members"
+    )]
     LostEntries {
         /// The last index we have.
         last: u64,

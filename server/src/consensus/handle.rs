@@ -16,7 +16,9 @@ use trimtab_registry::rejection::Rejection;
 use trimtab_registry::state::Registry;
 
 use super::driver::{Input, Shared};
-use super::entry::{COMMAND_BYTES_MAX, decode_command, decode_result, encode_command, encode_result};
+use super::entry::{
+    COMMAND_BYTES_MAX, decode_command, decode_result, encode_command, encode_result,
+};
 use super::error::{DeliverError, ProposeError};
 use super::forward::{Failed, judge};
 use super::message::{MessageError, from_wire};
@@ -47,11 +49,12 @@ const INSTALL_ATTEMPTS: u32 = 100;
 
 /// The asking end of a replica's consensus. Cheap to clone; when the last one
 /// is dropped, the thread ends.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Handle {
     inner: Arc<Inner>,
 }
 
+#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) id: u64,
     pub(super) cluster_id: u64,
@@ -281,7 +284,10 @@ impl Handle {
             // Dropped unanswered: it was never taken from the queue.
             Ok(Err(_)) => Err(self.stopped()),
             Err(_) => Err(ProposeError::Unknown {
-                reason: format!("it was not committed within {} s", OUTCOME_TIMEOUT.as_secs()),
+                reason: format!(
+                    "it was not committed within {} s",
+                    OUTCOME_TIMEOUT.as_secs()
+                ),
             }),
         }
     }
@@ -299,8 +305,8 @@ impl Handle {
             .propose(leader, command, false, OUTCOME_TIMEOUT);
         match asked.await.map_err(judge) {
             Ok(response) => {
-                let result = decode_result(&response.result)
-                    .map_err(|error| ProposeError::Unknown {
+                let result =
+                    decode_result(&response.result).map_err(|error| ProposeError::Unknown {
                         reason: format!("it was applied, but {error}"),
                     })?;
                 self.await_applied(response.applied_index).await;
@@ -328,11 +334,14 @@ impl Handle {
 
     async fn await_leader(&self, deadline: Instant) -> Result<u64, ProposeError> {
         let mut status = self.inner.status.clone();
-        let known = status.wait_for(|status| status.has_leader() || status.fatal.is_some());
-        let leader = match timeout_at(deadline, known).await {
-            Ok(Ok(status)) => status.leader(),
-            Ok(Err(_)) => None,
-            Err(_) => return Err(self.unavailable().await),
+        let known = async {
+            let decided = |status: &ConsensusStatus| status.has_leader() || status.fatal.is_some();
+            // The guard must not outlive this block: it cannot cross an await.
+            let found = status.wait_for(decided).await;
+            found.ok().and_then(|status| status.leader())
+        };
+        let Ok(leader) = timeout_at(deadline, known).await else {
+            return Err(self.unavailable().await);
         };
         leader.ok_or_else(|| self.stopped())
     }

@@ -208,11 +208,12 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.data = vec![0; 10].into();
-        entry
+        Entry {
+            index,
+            term,
+            data: vec![0; 10].into(),
+            ..Entry::default()
+        }
     }
 
     fn snapshot(index: u64, term: u64) -> Snapshot {
@@ -263,8 +264,14 @@ mod tests {
     #[test]
     fn a_cut_keeps_some_entries_for_slow_followers() {
         let mut log = log();
-        assert_eq!(log.cut_before(9, 2, 1000), Some(Place { index: 7, term: 2 }));
-        assert_eq!(log.cut_before(9, 9, 1000), Some(Place { index: 4, term: 1 }));
+        assert_eq!(
+            log.cut_before(9, 2, 1000),
+            Some(Place { index: 7, term: 2 })
+        );
+        assert_eq!(
+            log.cut_before(9, 9, 1000),
+            Some(Place { index: 4, term: 1 })
+        );
         assert_eq!(log.cut_before(9, 9, 50), Some(Place { index: 8, term: 2 }));
         log.compact(snapshot(9, 2), Place { index: 7, term: 2 });
         assert_eq!((log.first(), log.last()), (8, 9));

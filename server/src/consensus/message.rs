@@ -17,7 +17,9 @@ const ENTRIES_PER_MESSAGE_MAX: usize = 1 << 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// It was sent to someone else.
-    #[error("the message is for replica {found} of cluster {found_cluster:016x}, this is replica {expected} of cluster {expected_cluster:016x}; check that all replicas are started with the same members")]
+    #[error(
+        "the message is for replica {found} of cluster {found_cluster:016x}, this is replica {expected} of cluster {expected_cluster:016x}; check that all replicas are started with the same members"
+    )]
     Misdirected {
         /// Whom it names.
         found: u64,
@@ -106,7 +108,11 @@ pub fn to_wire(mut message: eraftpb::Message) -> wire::Message {
         term: message.term,
         log_term: message.log_term,
         index: message.index,
-        entries: message.take_entries().into_iter().map(entry_to_wire).collect(),
+        entries: message
+            .take_entries()
+            .into_iter()
+            .map(entry_to_wire)
+            .collect(),
         commit: message.commit,
         commit_term: message.commit_term,
         snapshot,
@@ -135,13 +141,14 @@ pub fn entry_from_wire(entry: wire::Entry) -> Result<eraftpb::Entry, MessageErro
             });
         }
     };
-    let mut converted = eraftpb::Entry::default();
-    converted.set_entry_type(kind);
-    converted.term = entry.term;
-    converted.index = entry.index;
-    converted.data = entry.data;
-    converted.context = entry.context;
-    Ok(converted)
+    Ok(eraftpb::Entry {
+        entry_type: kind,
+        term: entry.term,
+        index: entry.index,
+        data: entry.data,
+        context: entry.context,
+        ..eraftpb::Entry::default()
+    })
 }
 
 /// The Raft library's entry as it is stored and sent.
@@ -162,13 +169,14 @@ pub fn entry_to_wire(mut entry: eraftpb::Entry) -> wire::Entry {
 /// A snapshot as the Raft library takes it.
 pub fn snapshot_from_wire(snapshot: wire::Snapshot) -> eraftpb::Snapshot {
     let metadata = snapshot.metadata.unwrap_or_default();
-    let mut converted = eraftpb::Snapshot::default();
-    converted.data = snapshot.data;
+    let mut converted = eraftpb::Snapshot {
+        data: snapshot.data,
+        ..eraftpb::Snapshot::default()
+    };
+    let members = conf_state_from_wire(metadata.conf_state.unwrap_or_default());
     converted.mut_metadata().index = metadata.index;
     converted.mut_metadata().term = metadata.term;
-    converted
-        .mut_metadata()
-        .set_conf_state(conf_state_from_wire(metadata.conf_state.unwrap_or_default()));
+    converted.mut_metadata().set_conf_state(members);
     converted
 }
 
@@ -188,13 +196,14 @@ pub fn snapshot_to_wire(mut snapshot: eraftpb::Snapshot) -> wire::Snapshot {
 
 /// The members as the Raft library takes them.
 pub fn conf_state_from_wire(conf_state: wire::ConfState) -> eraftpb::ConfState {
-    let mut converted = eraftpb::ConfState::default();
-    converted.voters = conf_state.voters;
-    converted.learners = conf_state.learners;
-    converted.voters_outgoing = conf_state.voters_outgoing;
-    converted.learners_next = conf_state.learners_next;
-    converted.auto_leave = conf_state.auto_leave;
-    converted
+    eraftpb::ConfState {
+        voters: conf_state.voters,
+        learners: conf_state.learners,
+        voters_outgoing: conf_state.voters_outgoing,
+        learners_next: conf_state.learners_next,
+        auto_leave: conf_state.auto_leave,
+        ..eraftpb::ConfState::default()
+    }
 }
 
 /// The members as they are stored and sent.
@@ -210,11 +219,12 @@ pub fn conf_state_to_wire(mut conf_state: eraftpb::ConfState) -> wire::ConfState
 
 /// Term, vote and commit index as the Raft library takes them.
 pub fn hard_state_from_wire(hard_state: wire::HardState) -> eraftpb::HardState {
-    let mut converted = eraftpb::HardState::default();
-    converted.term = hard_state.term;
-    converted.vote = hard_state.vote;
-    converted.commit = hard_state.commit;
-    converted
+    eraftpb::HardState {
+        term: hard_state.term,
+        vote: hard_state.vote,
+        commit: hard_state.commit,
+        ..eraftpb::HardState::default()
+    }
 }
 
 /// Term, vote and commit index as they are stored.

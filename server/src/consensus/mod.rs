@@ -7,10 +7,12 @@
 //! is written once: a committed entry that cannot be read or applied stops the
 //! replica, it is never skipped.
 
+pub mod batch;
 mod driver;
 pub mod entry;
 pub mod error;
 pub mod forward;
+pub mod founding;
 pub mod handle;
 pub mod log;
 mod logger;

@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 
+use super::batch::Decided;
 use super::entry::ProposalId;
 use super::error::ProposeError;
-use super::replica::Decided;
 
 /// Proposals accepted and not yet decided. More than a round takes several
 /// times over; a cluster that is further behind is better told so.
@@ -167,7 +167,11 @@ impl Pending {
         });
         self.waiters -= given_up;
         let mut again = Vec::new();
-        for (id, read) in self.reads.iter_mut().filter(|(_, read)| read.index.is_none()) {
+        for (id, read) in self
+            .reads
+            .iter_mut()
+            .filter(|(_, read)| read.index.is_none())
+        {
             read.ticks_since_asked += 1;
             if read.ticks_since_asked >= READ_RETRY_TICKS {
                 read.ticks_since_asked = 0;

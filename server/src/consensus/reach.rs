@@ -26,10 +26,7 @@ impl Reach {
     /// Who leads as far as is known, and which members answer.
     pub(super) async fn describe(&self, status: &ConsensusStatus, peers: &Peers) -> String {
         let mut last = self.last.lock().await;
-        if let Some((_, words)) = last
-            .as_ref()
-            .filter(|(when, _)| when.elapsed() < FRESH_FOR)
-        {
+        if let Some((_, words)) = last.as_ref().filter(|(when, _)| when.elapsed() < FRESH_FOR) {
             return words.clone();
         }
         let words = ask(status, peers).await;

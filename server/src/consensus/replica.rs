@@ -8,17 +8,16 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
 use raft::{Config, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
-use trimtab_registry::event::Event;
-use trimtab_registry::outcome::Outcome;
-use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
+use super::batch::{Batch, Compaction, Decided, Effects, NotProposed, Save, StepError};
 use super::entry::{EntryError, ProposalId, decode_command, decode_state, encode_state};
 use super::error::FatalError;
-use super::log::{Log, Place, size_of};
+use super::founding::{Restored, snapshot_of};
+use super::log::{Log, size_of};
 use super::logger;
 use super::message::MessageError;
 use super::status::Role;
@@ -64,100 +63,6 @@ pub struct ReplicaConfig {
     pub snapshot_every: u64,
     /// Entries kept before a snapshot for followers that are a little behind.
     pub trailing_entries: u64,
-}
-
-/// What a replica starts from.
-#[derive(Debug)]
-pub struct Restored {
-    /// Term, vote, commit index.
-    pub hard_state: HardState,
-    /// The latest snapshot.
-    pub snapshot: Snapshot,
-    /// Where the log was cut.
-    pub base: Place,
-    /// The log after it.
-    pub entries: Vec<Entry>,
-}
-
-/// What must be durable before the batch counts as saved.
-#[derive(Debug)]
-pub struct Save {
-    /// A snapshot from the leader; it replaces snapshot and log.
-    pub snapshot: Option<Snapshot>,
-    /// Entries to append; whatever stands at or after the first is replaced.
-    pub entries: Vec<Entry>,
-    /// Goes with them, in the same transaction.
-    pub hard_state: HardState,
-}
-
-/// One round's work.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Send these at once.
-    pub messages: Vec<Message>,
-    /// Make this durable; `None` when nothing need be.
-    pub save: Option<Save>,
-    /// Send these when it is, and not before.
-    pub messages_after_save: Vec<Message>,
-}
-
-/// A proposal's end.
-#[derive(Debug)]
-pub struct Decided {
-    /// Which proposal.
-    pub id: ProposalId,
-    /// Where it was applied.
-    pub index: u64,
-    /// What it did, or why it changed nothing.
-    pub result: Result<Outcome, Rejection>,
-}
-
-/// What a saved batch led to.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Send these.
-    pub messages: Vec<Message>,
-    /// The registry was replaced by a snapshot, before anything in `events`.
-    pub restored: bool,
-    /// What changed, in order.
-    pub events: Vec<Event>,
-    /// Proposals that came to their end.
-    pub decided: Vec<Decided>,
-    /// Reads by their id, and the index that must be applied to answer them.
-    pub reads: Vec<(u64, u64)>,
-    /// Role, term or leader are not what they were.
-    pub role_changed: bool,
-}
-
-/// A snapshot of our own to be made durable, and where the log is cut.
-#[derive(Debug, Clone)]
-pub struct Compaction {
-    /// The snapshot.
-    pub snapshot: Snapshot,
-    /// The last place to forget.
-    pub base: Place,
-    /// Goes with them, in the same transaction.
-    pub hard_state: HardState,
-}
-
-/// Why a message was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// It is not for us, or not from a member, or malformed. Nothing changed.
-    #[error(transparent)]
-    Refused(#[from] MessageError),
-    /// It proves that this replica must not go on.
-    #[error(transparent)]
-    Fatal(#[from] FatalError),
-}
-
-/// Why a proposal was not taken. Nothing was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotProposed {
-    /// This replica does not lead, or is handing leadership over.
-    NotLeader,
-    /// Too many bytes are accepted and not yet committed.
-    Full,
 }
 
 /// One replica: Raft, its log, and the registry the log makes.
@@ -297,11 +202,10 @@ impl Replica {
         }
         let entries: Vec<Entry> = commands
             .into_iter()
-            .map(|(id, data)| {
-                let mut entry = Entry::default();
-                entry.data = data;
-                entry.context = Bytes::copy_from_slice(&id.to_bytes());
-                entry
+            .map(|(id, data)| Entry {
+                data,
+                context: Bytes::copy_from_slice(&id.to_bytes()),
+                ..Entry::default()
             })
             .collect();
         let mut message = Message::default();
@@ -447,8 +351,7 @@ impl Replica {
     /// When the registry cannot be encoded.
     pub fn due_compaction(&self) -> Result<Option<Compaction>, FatalError> {
         let since = self.applied().saturating_sub(self.snapshot_index());
-        let is_due =
-            since >= self.snapshot_every || self.log_bytes_since_snapshot >= LOG_BYTES_MAX;
+        let is_due = since >= self.snapshot_every || self.log_bytes_since_snapshot >= LOG_BYTES_MAX;
         if !is_due || since == 0 || self.round.is_some() {
             return Ok(None);
         }
@@ -463,15 +366,9 @@ impl Replica {
             .store()
             .cut_before(at.index, self.trailing_entries, TRAILING_BYTES_MAX)
             .ok_or_else(|| FatalError::Raft(format!("entry {} is not in the log", at.index)))?;
-        let mut snapshot = Snapshot::default();
-        snapshot.data = data;
-        snapshot.mut_metadata().index = at.index;
-        snapshot.mut_metadata().term = at.term;
-        snapshot
-            .mut_metadata()
-            .set_conf_state(self.node.raft.prs().conf().to_conf_state());
+        let members = self.node.raft.prs().conf().to_conf_state();
         Ok(Some(Compaction {
-            snapshot,
+            snapshot: snapshot_of(at, members, data),
             base,
             hard_state: self.hard_state.clone(),
         }))
@@ -593,39 +490,6 @@ impl Replica {
         }
         Ok(())
     }
-}
-
-/// The first state of a founding member: a snapshot at index 1, term 1, that
-/// names all members as voters and holds an empty registry. All founders make
-/// the same one, so their logs agree from the start.
-///
-/// # Errors
-///
-/// When the empty registry cannot be encoded.
-pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError> {
-    let place = Place { index: 1, term: 1 };
-    let mut registry = Registry::new();
-    registry.skip(Position { index: 1, term: 1 });
-    let data = encode_state(members, &registry).map_err(|error| FatalError::Snapshot {
-        index: place.index,
-        reason: error.to_string(),
-    })?;
-    let mut conf_state = ConfState::default();
-    conf_state.voters = members.keys().copied().collect();
-    let mut snapshot = Snapshot::default();
-    snapshot.data = data;
-    snapshot.mut_metadata().index = place.index;
-    snapshot.mut_metadata().term = place.term;
-    snapshot.mut_metadata().set_conf_state(conf_state);
-    let mut hard_state = HardState::default();
-    hard_state.term = place.term;
-    hard_state.commit = place.index;
-    Ok(Restored {
-        hard_state,
-        snapshot,
-        base: place,
-        entries: Vec::new(),
-    })
 }
 
 fn raft_config(config: &ReplicaConfig, applied: u64) -> Config {

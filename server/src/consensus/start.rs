@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::{Driver, Input, Shared, Ticker};
 use super::error::FatalError;
+use super::founding::{Restored, founding};
 use super::handle::{Handle, Inner};
 use super::log::Place;
 use super::message::{self, MessageError};
 use super::observer::Observer;
 use super::pending::Pending;
 use super::reach::Reach;
-use super::replica::{Replica, ReplicaConfig, Restored, founding};
+use super::replica::{Replica, ReplicaConfig};
 use super::status::{ConsensusStatus, Role};
 use crate::peers::Peers;
 use crate::storage::error::StorageError;

@@ -138,7 +138,10 @@ mod tests {
         ));
         arriving.push(&Bytes::from_static(b"def")).expect("fits");
         let message = arriving.finish().expect("whole");
-        assert_eq!(message.snapshot.expect("snapshot").data, b"abcdef".as_slice());
+        assert_eq!(
+            message.snapshot.expect("snapshot").data,
+            b"abcdef".as_slice()
+        );
 
         let mut short = Arriving::begin(head(b"abc")).expect("begins");
         short.push(&Bytes::from_static(b"ab")).expect("fits");

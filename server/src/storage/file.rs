@@ -344,9 +344,7 @@ impl Storage {
         let mut table = transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
         table.retain(|_, _| false).map_err(|e| write(&e))?;
         for (number, chunk) in snapshot.data.chunks(CHUNK_BYTES).enumerate() {
-            table
-                .insert(number as u64, chunk)
-                .map_err(|e| write(&e))?;
+            table.insert(number as u64, chunk).map_err(|e| write(&e))?;
         }
         Ok(head.metadata.map_or(0, |metadata| metadata.index))
     }

@@ -119,8 +119,7 @@ impl Storage {
         for record in log.iter().map_err(|e| self.read_error("the log", &e))? {
             let (key, record) = record.map_err(|e| self.read_error("the log", &e))?;
             let index = key.value();
-            let damaged =
-                |reason: &str| self.damaged(&format!("log entry {index}"), reason);
+            let damaged = |reason: &str| self.damaged(&format!("log entry {index}"), reason);
             let expected = base.index + entries.len() as u64 + 1;
             if index != expected {
                 return Err(damaged(&format!("entry {expected} should stand here")));

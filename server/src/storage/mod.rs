@@ -9,3 +9,6 @@ pub mod error;
 pub mod file;
 mod load;
 mod record;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What a replica starts from: what it had, or what all founders begin with.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use trimtab_registry::revision::Position;
+use trimtab_registry::state::Registry;
+
+use super::entry::encode_state;
+use super::error::FatalError;
+use super::log::Place;
+
+/// What a replica starts from.
+#[derive(Debug)]
+pub struct Restored {
+    /// Term, vote, commit index.
+    pub hard_state: HardState,
+    /// The latest snapshot.
+    pub snapshot: Snapshot,
+    /// Where the log was cut.
+    pub base: Place,
+    /// The log after it.
+    pub entries: Vec<Entry>,
+}
+
+/// The first state of a founding member: a snapshot at index 1, term 1, that
+/// names all members as voters and holds an empty registry. All founders make
+/// the same one, so their logs agree from the start.
+///
+/// # Errors
+///
+/// When the empty registry cannot be encoded.
+pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError> {
+    let at = Position { index: 1, term: 1 };
+    let mut registry = Registry::new();
+    registry.skip(at);
+    let data = encode_state(members, &registry).map_err(|error| FatalError::Snapshot {
+        index: at.index,
+        reason: error.to_string(),
+    })?;
+    let voters = ConfState {
+        voters: members.keys().copied().collect(),
+        ..ConfState::default()
+    };
+    Ok(Restored {
+        hard_state: HardState {
+            term: at.term,
+            commit: at.index,
+            ..HardState::default()
+        },
+        snapshot: snapshot_of(at, voters, data),
+        base: Place {
+            index: at.index,
+            term: at.term,
+        },
+        entries: Vec::new(),
+    })
+}
+
+/// A snapshot of the log up to `at`.
+pub(super) fn snapshot_of(at: Position, members: ConfState, data: Bytes) -> Snapshot {
+    let mut snapshot = Snapshot {
+        data,
+        ..Snapshot::default()
+    };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = at.index;
+    metadata.term = at.term;
+    metadata.set_conf_state(members);
+    snapshot
+}

@@ -1,0 +1,353 @@
+//! Storage on real files and on a disk that fails.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableTable as _, StorageBackend, TableDefinition};
+use trimtab_proto::internal::v1::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
+
+use super::error::StorageError;
+use super::file::{FILE_NAME, Identity, LogBase, Round, Saved, Storage};
+
+const ME: Identity = Identity {
+    replica_id: 1,
+    cluster_id: 7,
+};
+
+fn entry(index: u64, term: u64) -> Entry {
+    Entry {
+        index,
+        term,
+        data: format!("{index}@{term}").into_bytes().into(),
+        ..Entry::default()
+    }
+}
+
+fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
+    range.map(|index| entry(index, term)).collect()
+}
+
+fn snapshot(index: u64, term: u64, length: usize) -> Snapshot {
+    Snapshot {
+        data: vec![index as u8; length].into(),
+        metadata: Some(SnapshotMetadata {
+            index,
+            term,
+            conf_state: Some(ConfState {
+                voters: vec![1, 2, 3],
+                ..ConfState::default()
+            }),
+        }),
+    }
+}
+
+fn hard_state(term: u64, commit: u64) -> HardState {
+    HardState {
+        term,
+        vote: 1,
+        commit,
+    }
+}
+
+/// A replica founded at index 1 with entries 2 to 9 of term 2.
+fn founded(directory: &Path) -> Storage {
+    let mut storage = Storage::open(directory, ME).expect("opens");
+    assert_eq!(storage.load().expect("loads"), None);
+    storage
+        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .expect("founds");
+    append(&mut storage, &entries(2..=9, 2), &hard_state(2, 5)).expect("appends");
+    storage
+}
+
+fn append(
+    storage: &mut Storage,
+    entries: &[Entry],
+    hard_state: &HardState,
+) -> Result<(), StorageError> {
+    storage.save(Round {
+        installed: None,
+        entries,
+        hard_state,
+    })
+}
+
+fn reopen(storage: Storage, directory: &Path) -> (Storage, Saved) {
+    drop(storage);
+    let mut storage = Storage::open(directory, ME).expect("opens again");
+    let saved = storage.load().expect("loads").expect("was founded");
+    (storage, saved)
+}
+
+/// Changes a record behind the storage's back.
+fn tamper(directory: &Path, table: &str, change: impl FnOnce(&mut redb::Table<'_, u64, &[u8]>)) {
+    let database = Database::open(directory.join(FILE_NAME)).expect("opens");
+    let transaction = database.begin_write().expect("begins");
+    change(
+        &mut transaction
+            .open_table(TableDefinition::new(table))
+            .expect("exists"),
+    );
+    transaction.commit().expect("commits");
+}
+
+fn record(table: &redb::Table<'_, u64, &[u8]>, key: u64) -> Vec<u8> {
+    let record = table.get(key).expect("reads").expect("is there");
+    record.value().to_vec()
+}
+
+fn flip(table: &mut redb::Table<'_, u64, &[u8]>, key: u64) {
+    let mut record = record(table, key);
+    let last = record.len() - 1;
+    record[last] ^= 1;
+    table.insert(key, record.as_slice()).expect("inserts");
+}
+
+fn load_error(directory: &Path) -> StorageError {
+    let mut storage = Storage::open(directory, ME).expect("opens");
+    storage.load().expect_err("is damaged")
+}
+
+#[test]
+fn what_was_saved_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let storage = founded(directory.path());
+    let (_, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.hard_state, hard_state(2, 5));
+    assert_eq!(saved.snapshot, snapshot(1, 1, 10));
+    assert_eq!(saved.base, LogBase { index: 1, term: 1 });
+    assert_eq!(saved.entries, entries(2..=9, 2));
+}
+
+#[test]
+fn what_was_saved_is_there_after_a_crash() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let _still_open = founded(directory.path());
+    // The file as a killed process leaves it: never closed.
+    let copy = tempfile::tempdir().expect("tempdir");
+    std::fs::copy(
+        directory.path().join(FILE_NAME),
+        copy.path().join(FILE_NAME),
+    )
+    .expect("copies");
+    let mut storage = Storage::open(copy.path(), ME).expect("opens");
+    let saved = storage.load().expect("loads").expect("was founded");
+    assert_eq!(saved.entries, entries(2..=9, 2));
+    append(&mut storage, &entries(10..=10, 3), &hard_state(3, 9)).expect("goes on");
+}
+
+#[test]
+fn appending_replaces_everything_from_the_first_entry_on() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let storage = founded(directory.path());
+    let (mut storage, _) = reopen(storage, directory.path());
+    append(&mut storage, &entries(6..=7, 3), &hard_state(3, 5)).expect("appends");
+    let (_, saved) = reopen(storage, directory.path());
+    let mut expected = entries(2..=5, 2);
+    expected.extend(entries(6..=7, 3));
+    assert_eq!(saved.entries, expected);
+}
+
+#[test]
+fn a_gap_is_refused_and_changes_nothing() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let refused = append(&mut storage, &entries(11..=12, 3), &hard_state(3, 5));
+    assert!(matches!(refused, Err(StorageError::Inconsistent { .. })));
+    let (_, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.hard_state, hard_state(2, 5));
+    assert_eq!(saved.entries.len(), 8);
+}
+
+#[test]
+fn a_compaction_replaces_the_snapshot_and_cuts_the_log() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let base = LogBase { index: 4, term: 2 };
+    // Larger than one chunk, and then smaller again.
+    storage
+        .compact(&snapshot(6, 2, 3_000_000), base, &hard_state(2, 8))
+        .expect("compacts");
+    storage
+        .compact(&snapshot(7, 2, 1_500_000), base, &hard_state(2, 8))
+        .expect("compacts");
+    let (mut storage, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.snapshot, snapshot(7, 2, 1_500_000));
+    assert_eq!(saved.base, base);
+    assert_eq!(saved.entries, entries(5..=9, 2));
+    assert_eq!(saved.hard_state, hard_state(2, 8));
+    append(&mut storage, &entries(10..=10, 2), &hard_state(2, 9)).expect("goes on");
+}
+
+#[test]
+fn an_installed_snapshot_replaces_the_log() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    storage
+        .save(Round {
+            installed: Some(&snapshot(20, 3, 0)),
+            entries: &entries(21..=22, 3),
+            hard_state: &hard_state(3, 20),
+        })
+        .expect("installs");
+    let (_, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.snapshot, snapshot(20, 3, 0));
+    assert_eq!(saved.base, LogBase { index: 20, term: 3 });
+    assert_eq!(saved.entries, entries(21..=22, 3));
+}
+
+#[test]
+fn another_identity_is_refused_with_both_names() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    for other in [
+        Identity { replica_id: 2, ..ME },
+        Identity { cluster_id: 8, ..ME },
+    ] {
+        let error = Storage::open(directory.path(), other).expect_err("is another's");
+        let StorageError::OtherIdentity {
+            found, expected, ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((*found, *expected), (ME, other));
+        assert!(error.to_string().contains(FILE_NAME), "{error}");
+    }
+}
+
+#[test]
+fn a_second_opener_is_told_that_the_directory_is_in_use() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let _first = founded(directory.path());
+    let error = Storage::open(directory.path(), ME).expect_err("is in use");
+    assert!(matches!(error, StorageError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn damage_is_named_and_nothing_is_dropped_for_it() {
+    let damages: [(&str, u64, &str); 5] = [
+        ("log", 4, "log entry 4"),
+        ("meta", 2, "the hard state"),
+        ("meta", 3, "the log's base"),
+        ("meta", 4, "the snapshot"),
+        ("snapshot", 0, "the snapshot"),
+    ];
+    for (table, key, what) in damages {
+        let directory = tempfile::tempdir().expect("tempdir");
+        drop(founded(directory.path()));
+        tamper(directory.path(), table, |table| flip(table, key));
+        let error = load_error(directory.path());
+        let StorageError::Damaged { what: found, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(found, what);
+        assert!(error.to_string().contains(FILE_NAME), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_identity_is_not_overwritten() {
+    for key in [0, 1] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        drop(founded(directory.path()));
+        tamper(directory.path(), "meta", |table| flip(table, key));
+        let error = Storage::open(directory.path(), ME).expect_err("is damaged");
+        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_entry_is_damage() {
+    for (index, what) in [(4, "log entry 5"), (9, "the log")] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let mut storage = founded(directory.path());
+        append(&mut storage, &[], &hard_state(2, 9)).expect("saves");
+        drop(storage);
+        tamper(directory.path(), "log", |table| {
+            table.remove(index).expect("removes");
+        });
+        let error = load_error(directory.path());
+        let StorageError::Damaged { what: found, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(found, what);
+    }
+}
+
+#[test]
+fn a_record_of_another_place_is_damage() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    tamper(directory.path(), "log", |table| {
+        let record = record(table, 5);
+        table.insert(4, record.as_slice()).expect("inserts");
+    });
+    assert!(matches!(
+        load_error(directory.path()),
+        StorageError::Damaged { .. }
+    ));
+}
+
+#[test]
+fn a_failing_disk_is_an_error_and_not_a_success() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let disk = BreakableDisk {
+        disk: InMemoryBackend::new(),
+        broken: Arc::clone(&broken),
+    };
+    let name = Path::new("a disk of tests");
+    let mut storage = Storage::open_with_backend(name, disk, ME).expect("opens");
+    storage
+        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .expect("founds");
+    broken.store(true, Ordering::Relaxed);
+    let error = append(&mut storage, &entries(2..=2, 2), &hard_state(2, 1))
+        .expect_err("nothing was written");
+    assert!(matches!(error, StorageError::Write { .. }), "{error}");
+    assert!(error.to_string().contains("a disk of tests"), "{error}");
+}
+
+/// Memory that can be told to fail.
+#[derive(Debug)]
+struct BreakableDisk {
+    disk: InMemoryBackend,
+    broken: Arc<AtomicBool>,
+}
+
+impl BreakableDisk {
+    fn check(&self) -> io::Result<()> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(io::Error::other("no space left"));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for BreakableDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.disk.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.disk.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.disk.write(offset, data)
+    }
+}
