@@ -48,7 +48,9 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(250);
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// It reads, or doing it twice is as doing it once.
+    /// It only reads.
+    Read,
+    /// It changes something, and doing it twice is as doing it once.
     Safe,
     /// Only when it certainly did not reach a replica.
     IfUnsent,
@@ -162,13 +164,13 @@ impl Cluster {
     ///
     /// A replica that cannot be connected to, or that answers `UNAVAILABLE`
     /// (which replicas say only of what they did not take), is always passed
-    /// over; one that does not answer only under [`Repeat::Safe`].
+    /// over; one that does not answer only under [`Repeat::Read`] and [`Repeat::Safe`].
     /// `attempt` makes the request on the channel it is given.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with the last word of each replica;
-    /// [`Error::UnknownOutcome`] when the answer to a request that must not be
-    /// repeated was lost; any other as [`Error::from_status`] sorts it.
+    /// [`Error::Unavailable`] with the last word of each replica, when none took
+    /// the request; [`Error::UnknownOutcome`] when one may have and its answer
+    /// was lost; any other as [`Error::from_status`] sorts it.
     pub async fn call<T, F, Fut>(
         &self,
         request: &'static str,
@@ -182,12 +184,13 @@ impl Cluster {
     {
         let started = Instant::now();
         let mut last_words: Vec<Option<String>> = vec![None; self.len()];
+        let mut may_be_done = false;
         loop {
             let mut all_refused = true;
             for _ in 0..self.len() {
                 let remaining = deadline.saturating_sub(started.elapsed());
                 if remaining.is_zero() {
-                    return Err(self.unavailable(request, started, &last_words));
+                    return Err(self.given_up(request, started, &last_words, may_be_done));
                 }
                 let position = self.current();
                 let patience = attempt_patience(repeat, remaining);
@@ -215,15 +218,21 @@ impl Cluster {
                         });
                     }
                     Verdict::Refused => {}
-                    Verdict::Next => all_refused = false,
+                    Verdict::Next => {
+                        all_refused = false;
+                        may_be_done |= repeat != Repeat::Read && !not_taken(&status);
+                    }
                 }
-                if let Some(word) = last_words.get_mut(position) {
+                if let Some(word) = last_words.get_mut(position)
+                    // Silence says less than what the replica said before.
+                    && (word.is_none() || status.code() != Code::DeadlineExceeded)
+                {
                     *word = Some(describe(&status));
                 }
                 self.move_on(position);
             }
             if all_refused && started.elapsed() >= REFUSED_PATIENCE.min(deadline) {
-                return Err(self.unavailable(request, started, &last_words));
+                return Err(self.given_up(request, started, &last_words, may_be_done));
             }
             sleep(ROUND_PAUSE.min(deadline.saturating_sub(started.elapsed()))).await;
         }
@@ -264,11 +273,12 @@ impl Cluster {
         &self.inner.replicas[position % self.len()]
     }
 
-    fn unavailable(
+    fn given_up(
         &self,
         request: &'static str,
         started: Instant,
         last_words: &[Option<String>],
+        may_be_done: bool,
     ) -> Error {
         let tried = self
             .endpoints()
@@ -280,10 +290,15 @@ impl Cluster {
                 })
             })
             .collect();
+        let tried = Tried(tried);
+        if may_be_done {
+            let reason = format!("no replica answered for it{tried}");
+            return Error::UnknownOutcome { request, reason };
+        }
         Error::Unavailable {
             request,
             after: started.elapsed(),
-            tried: Tried(tried),
+            tried,
         }
     }
 }
@@ -328,7 +343,7 @@ impl Replica {
 /// may not gets all there is.
 fn attempt_patience(repeat: Repeat, remaining: Duration) -> Duration {
     match repeat {
-        Repeat::Safe => (remaining / 2).max(ATTEMPT_MIN).min(remaining),
+        Repeat::Read | Repeat::Safe => (remaining / 2).max(ATTEMPT_MIN).min(remaining),
         Repeat::IfUnsent => remaining,
     }
 }
@@ -337,17 +352,24 @@ fn judge(status: &Status, repeat: Repeat) -> Verdict {
     if never_sent(status) {
         return Verdict::Refused;
     }
-    let from_transport = status.source().is_some();
-    match (status.code(), repeat) {
-        (Code::Unavailable | Code::DeadlineExceeded, Repeat::Safe) => Verdict::Next,
-        // The server says so itself, and says it of requests it did not take.
-        (Code::Unavailable, Repeat::IfUnsent) if !from_transport => Verdict::Next,
-        (_, Repeat::Safe) if from_transport => Verdict::Next,
-        (Code::DeadlineExceeded, Repeat::IfUnsent) => Verdict::Unknown,
-        (_, Repeat::IfUnsent) if from_transport => Verdict::Unknown,
-        (Code::Unknown | Code::Aborted, Repeat::Safe) => Verdict::Next,
-        _ => Verdict::Final,
+    if not_taken(status) {
+        return Verdict::Next;
     }
+    let lost = status.source().is_some()
+        || matches!(
+            status.code(),
+            Code::DeadlineExceeded | Code::Unknown | Code::Aborted
+        );
+    match repeat {
+        _ if !lost => Verdict::Final,
+        Repeat::Read | Repeat::Safe => Verdict::Next,
+        Repeat::IfUnsent => Verdict::Unknown,
+    }
+}
+
+/// Whether the replica itself says that it did not take the request.
+fn not_taken(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.source().is_none()
 }
 
 /// Whether the connection could not be made, so that nothing was sent.
@@ -425,7 +447,7 @@ mod tests {
     async fn replicas_are_tried_until_the_deadline_and_named() {
         let cluster = Cluster::parse("127.0.0.1:1,127.0.0.1:2").unwrap();
         let error = cluster
-            .call::<(), _, _>("Resolve", Repeat::Safe, DEFAULT_DEADLINE, |_| async {
+            .call::<(), _, _>("Resolve", Repeat::Read, DEFAULT_DEADLINE, |_| async {
                 Err(Status::unavailable("no quorum"))
             })
             .await
@@ -451,5 +473,24 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, Error::UnknownOutcome { .. }), "{error}");
         assert_eq!(attempts, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_may_be_done_is_not_said_to_be_not_done() {
+        let cluster = Cluster::parse("127.0.0.1:1,127.0.0.1:2").unwrap();
+        let mut attempts = 0;
+        let error = cluster
+            .call::<(), _, _>("Shift", Repeat::Safe, DEFAULT_DEADLINE, |_| {
+                attempts += 1;
+                let status = match attempts {
+                    1 => Status::unknown("leadership was lost"),
+                    _ => Status::unavailable("no quorum"),
+                };
+                async { Err(status) }
+            })
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::UnknownOutcome { .. }), "{error}");
+        assert!(error.to_string().contains("no quorum"), "{error}");
     }
 }

@@ -178,7 +178,7 @@ impl Operator {
     pub async fn describe(&self, service: &str) -> Result<ServiceStatus, Error> {
         let answer = self
             .cluster
-            .call("Describe", Repeat::Safe, self.deadline, |channel| {
+            .call("Describe", Repeat::Read, self.deadline, |channel| {
                 let request = wire::DescribeRequest {
                     service: service.to_owned(),
                 };
@@ -197,7 +197,7 @@ impl Operator {
     ) -> Result<Vec<RouteChange>, Error> {
         let answer = self
             .cluster
-            .call("History", Repeat::Safe, self.deadline, |channel| {
+            .call("History", Repeat::Read, self.deadline, |channel| {
                 let request = wire::HistoryRequest {
                     service: service.to_owned(),
                     limit: limit.unwrap_or(0),
@@ -216,7 +216,7 @@ impl Operator {
     pub async fn route(&self, service: &str) -> Result<CurrentRoute, Error> {
         let answer = self
             .cluster
-            .call("GetRoute", Repeat::Safe, self.deadline, |channel| {
+            .call("GetRoute", Repeat::Read, self.deadline, |channel| {
                 let request = wire::GetRouteRequest {
                     service: service.to_owned(),
                 };
@@ -248,7 +248,7 @@ impl Operator {
 
     async fn service_page(&self, after: String) -> Result<wire::ListServicesResponse, Error> {
         self.cluster
-            .call("ListServices", Repeat::Safe, self.deadline, |channel| {
+            .call("ListServices", Repeat::Read, self.deadline, |channel| {
                 let request = wire::ListServicesRequest {
                     after: after.clone(),
                     limit: PAGE_SERVICES,
@@ -264,7 +264,7 @@ impl Operator {
     pub async fn resolve(&self, service: &str, linearizable: bool) -> Result<ServiceView, Error> {
         let answer = self
             .cluster
-            .call("Resolve", Repeat::Safe, self.deadline, |channel| {
+            .call("Resolve", Repeat::Read, self.deadline, |channel| {
                 let request = wire::ResolveRequest {
                     service: service.to_owned(),
                     linearizable,
@@ -301,7 +301,7 @@ impl Operator {
             .cluster
             .call(
                 "Status",
-                Repeat::Safe,
+                Repeat::Read,
                 self.deadline,
                 |channel| async move {
                     ClusterClient::new(channel)

@@ -129,7 +129,7 @@ impl Receipts {
 
     async fn open(&self) -> Result<Streaming<wire::ReceiptsResponse>, Error> {
         self.cluster
-            .call("Receipts", Repeat::Safe, self.deadline, |channel| {
+            .call("Receipts", Repeat::Read, self.deadline, |channel| {
                 let request = self.request.clone();
                 async move { routing(channel).receipts(request).await }
             })

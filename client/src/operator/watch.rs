@@ -119,7 +119,7 @@ impl ServiceWatch {
         let mut requests = None;
         let answers = self
             .cluster
-            .call("Watch", Repeat::Safe, self.deadline, |channel| {
+            .call("Watch", Repeat::Read, self.deadline, |channel| {
                 let (sender, receiver) = mpsc::channel(REQUESTS_QUEUED_MAX);
                 for ask in self.greeting() {
                     // An empty queue takes both.
