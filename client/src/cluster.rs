@@ -41,8 +41,13 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// to overlap, short enough that a wrong address is told soon.
 const REFUSED_PATIENCE: Duration = Duration::from_millis(1_000);
 
-/// No single attempt gets less than this while time remains.
+/// No single question gets less than this while time remains.
 const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+
+/// No single change gets less, for a replica without a leader needs as long to
+/// say so: it waits for an election to end, and looks who can be reached. To
+/// ask and hang up sooner would turn "not done" into "maybe done".
+const CHANGE_ATTEMPT_MIN: Duration = Duration::from_millis(2_500);
 
 /// Whether a request that was sent, and whose answer was lost, may be sent
 /// again.
@@ -193,6 +198,10 @@ impl Cluster {
                     return Err(self.given_up(request, started, &last_words, may_be_done));
                 }
                 let position = self.current();
+                let was_heard = last_words.get(position).is_some_and(Option::is_some);
+                if repeat == Repeat::Safe && was_heard && remaining < CHANGE_ATTEMPT_MIN {
+                    return Err(self.given_up(request, started, &last_words, may_be_done));
+                }
                 let patience = attempt_patience(repeat, remaining);
                 let asked = timeout(patience, attempt(self.replica(position).channel.clone()));
                 let status = match asked.await {
@@ -343,7 +352,8 @@ impl Replica {
 /// may not gets all there is.
 fn attempt_patience(repeat: Repeat, remaining: Duration) -> Duration {
     match repeat {
-        Repeat::Read | Repeat::Safe => (remaining / 2).max(ATTEMPT_MIN).min(remaining),
+        Repeat::Read => (remaining / 2).max(ATTEMPT_MIN).min(remaining),
+        Repeat::Safe => (remaining / 2).max(CHANGE_ATTEMPT_MIN).min(remaining),
         Repeat::IfUnsent => remaining,
     }
 }

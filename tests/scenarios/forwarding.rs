@@ -149,7 +149,6 @@ async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
     let switch = ServiceShift::new("catalog", ShiftTarget::SwitchTo("v1".to_owned()));
     let refused = cluster
         .operator_of(last)
-        .with_deadline(std::time::Duration::from_secs(10))
         .shift(&[switch], &ChangeOptions::default())
         .await
         .expect_err("no quorum");

@@ -27,8 +27,9 @@ use super::reach::Reach;
 use super::status::ConsensusStatus;
 use crate::peers::Peers;
 
-/// How long a request waits for a leader: several elections.
-const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request waits for a leader: an election and a half. Clients give
+/// an attempt more than that, so that they hear the answer.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an accepted proposal may take to be committed and applied. A
 /// leader that lost its quorum gives up well before.
@@ -105,6 +106,8 @@ impl Handle {
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         let bytes = encode_command(&command)?;
         check_size(&bytes)?;
+        // What cannot be read back would stop every replica once committed.
+        decode_command(&bytes)?;
         let deadline = Instant::now() + LEADER_TIMEOUT;
         loop {
             let leader = self.await_leader(deadline).await?;
@@ -150,7 +153,7 @@ impl Handle {
         dry_run: bool,
     ) -> Result<(u64, Bytes), ProposeError> {
         check_size(&command)?;
-        // What cannot be read must not get into the log.
+        // The sender may be of another version; see `propose`.
         let readable = decode_command(&command)?;
         if dry_run {
             let index = self.read_barrier().await?;
