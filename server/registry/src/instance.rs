@@ -156,7 +156,7 @@ impl From<Ttl> for u64 {
 
 /// What an instance tells callers about itself, as pairs in the order of
 /// their keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub struct Metadata(Option<Arc<BTreeMap<String, String>>>);
 
@@ -177,6 +177,15 @@ impl Metadata {
             .iter()
             .flat_map(|pairs| pairs.iter())
             .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(pairs) => pairs.serialize(serializer),
+            None => BTreeMap::<&str, &str>::new().serialize(serializer),
+        }
     }
 }
 
