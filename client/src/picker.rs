@@ -180,6 +180,10 @@ impl<T> Picker<T> {
         self.schedule.as_ref().map(|schedule| schedule.next())
     }
 
+    pub(crate) fn group_name(&self, group: usize) -> Option<&Arc<str>> {
+        self.pools.get(group).map(|pool| &pool.name)
+    }
+
     /// The position of a group that a pick of an earlier picker drew.
     pub(crate) fn position(&self, group: &str) -> Option<usize> {
         self.pools.iter().position(|pool| &*pool.name == group)
@@ -219,13 +223,13 @@ impl<T: Target> Picker<T> {
 // === impl CandidateGroup ===
 
 impl<T> CandidateGroup<T> {
-    /// A group none of whose connections has been tried to the end is counted
-    /// in, so that the first of many connections does not get all calls.
+    /// A group with a connection still in its first attempt is counted in, so
+    /// that the first of many connections does not get all calls. An attempt
+    /// is short.
     fn can_take_calls(&self) -> bool {
-        let connected = self.candidates.iter().any(|c| c.link == LinkState::Up);
-        let first_try = self.candidates.iter().any(|c| c.link == LinkState::Untried)
-            && self.candidates.iter().all(|c| c.link != LinkState::Down);
-        connected || first_try
+        self.candidates
+            .iter()
+            .any(|c| matches!(c.link, LinkState::Up | LinkState::Untried))
     }
 
     fn level(&self) -> Level {

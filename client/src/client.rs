@@ -1,0 +1,361 @@
+//! The way in: one client per process and registry, from which services are called and registered.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::balancer::Balancer;
+use crate::call::CallOptions;
+use crate::cluster::Cluster;
+use crate::connection::{PING_INTERVAL, Protocol};
+use crate::error::Error;
+use crate::pool::Pool;
+use crate::resolver::{Watcher, resolve};
+use crate::subscription::{Known, Subscriptions};
+
+/// Longer than an election and a reconnect, so that neither fails a start.
+const FIRST_VIEW_WITHIN: Duration = Duration::from_secs(5);
+
+/// Calls survive the moment between the end of one instance and the
+/// connection to the next.
+const WAIT_FOR_READY: Duration = Duration::from_secs(3);
+
+/// Bounds of the protocol.
+const WATCHER_ID_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 128;
+
+/// A process's connection to the registry. Cheap to clone.
+///
+/// One watch stream, and one renewal stream where instances are registered,
+/// serve the whole process. They end when the client, its balancers and its
+/// registrations are dropped.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What balancers keep alive.
+pub(crate) struct Shared {
+    cluster: Cluster,
+    watcher: Watcher,
+    subscriptions: Arc<Subscriptions>,
+    pools: Mutex<HashMap<(Arc<str>, Protocol), Weak<Pool>>>,
+    _stop: DropGuard,
+}
+
+/// What can be said of a process before it connects.
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    name: Option<String>,
+    zone: String,
+    watcher_id: Option<String>,
+    report_interval: Option<Duration>,
+}
+
+/// How a service is to be called. Await it.
+#[derive(Debug, Clone)]
+#[must_use = "await it to get the balancer"]
+pub struct ServiceBuilder {
+    client: Client,
+    service: String,
+    protocol: Protocol,
+    options: CallOptions,
+    first_view_within: Duration,
+    may_be_absent: bool,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client of the replicas in `endpoints`, a comma separated list of
+    /// `host:port`. Connects to nothing yet: the registry need not be up.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the endpoint that cannot be read.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn connect(endpoints: &str) -> Result<Self, Error> {
+        Self::builder().connect(endpoints)
+    }
+
+    /// As [`Client::connect`], with more to say of this process.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            name: None,
+            zone: String::new(),
+            watcher_id: None,
+            report_interval: None,
+        }
+    }
+
+    /// Calls to `service`. Awaiting it gives the balancer, once the service is
+    /// known.
+    pub fn service(&self, service: impl Into<String>) -> ServiceBuilder {
+        ServiceBuilder {
+            client: self.clone(),
+            service: service.into(),
+            protocol: Protocol::Http2 {
+                ping_interval: Some(PING_INTERVAL),
+            },
+            options: CallOptions {
+                wait_for_ready: WAIT_FOR_READY,
+                idempotent: false,
+            },
+            first_view_within: FIRST_VIEW_WITHIN,
+            may_be_absent: false,
+        }
+    }
+
+    /// The replicas.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// What this process is called in receipts.
+    pub fn watcher_id(&self) -> &str {
+        &self.shared.watcher.id
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("watcher_id", &self.watcher_id())
+            .field("cluster", &self.shared.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The pool of a service, shared by all who call it the same way.
+    fn pool(&self, service: &str, protocol: Protocol) -> Result<Arc<Pool>, Error> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::from(service), protocol);
+        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
+            return Ok(pool);
+        }
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        let subscription = self.subscriptions.subscribe(service)?;
+        let pool = Arc::new(Pool::start(subscription, protocol));
+        pools.insert(key, Arc::downgrade(&pool));
+        Ok(pool)
+    }
+}
+
+// === impl ClientBuilder ===
+
+impl ClientBuilder {
+    /// What an operator would call this process, at most 128 bytes. The
+    /// default is the name of the program and its process id.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The failure domain this process is in.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Unique for this process, 1 to 64 of `[a-z0-9._-]`. Random by default.
+    #[must_use]
+    pub fn watcher_id(mut self, id: impl Into<String>) -> Self {
+        self.watcher_id = Some(id.into());
+        self
+    }
+
+    /// How often to report loads, between 50 ms and 60 s, instead of as often
+    /// as the registry asks for.
+    #[must_use]
+    pub fn report_interval(mut self, interval: Duration) -> Self {
+        self.report_interval = Some(interval);
+        self
+    }
+
+    /// As [`Client::connect`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the endpoint, or the id or name, that cannot
+    /// be used.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn connect(self, endpoints: &str) -> Result<Client, Error> {
+        let watcher = Watcher {
+            id: self
+                .watcher_id
+                .unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
+            name: self.name.unwrap_or_else(process_name),
+            zone: self.zone,
+            report_interval: self.report_interval,
+        };
+        check_watcher(&watcher)?;
+        // A crowd with one list spreads over the replicas.
+        let cluster = Cluster::parse(endpoints)?.starting_at(rand::random_range(0..usize::MAX));
+        let subscriptions = Arc::new(Subscriptions::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(resolve(
+            cluster.clone(),
+            watcher.clone(),
+            Arc::clone(&subscriptions),
+            stop.clone(),
+        ));
+        Ok(Client {
+            shared: Arc::new(Shared {
+                cluster,
+                watcher,
+                subscriptions,
+                pools: Mutex::default(),
+                _stop: stop.drop_guard(),
+            }),
+        })
+    }
+}
+
+// === impl ServiceBuilder ===
+
+impl ServiceBuilder {
+    /// How long a call waits for an instance to be connected when none is;
+    /// 3 seconds unless set. Zero: not at all.
+    pub fn wait_for_ready(mut self, wait: Duration) -> Self {
+        self.options.wait_for_ready = wait;
+        self
+    }
+
+    /// Says of all calls what [`Idempotent`](crate::call::Idempotent) says of
+    /// one: they may be sent again when their instance is lost.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options.idempotent = idempotent;
+        self
+    }
+
+    /// For calls by other protocols than HTTP/2: an instance counts as
+    /// connected when a TCP connect succeeded, until
+    /// [`Picked::unreachable`](crate::balancer::Picked::unreachable). Such a
+    /// balancer answers [`pick`](Balancer::pick) only.
+    pub fn tcp(mut self) -> Self {
+        self.protocol = Protocol::Tcp;
+        self
+    }
+
+    /// How often to ping an instance to notice that it hangs; every 5 seconds
+    /// unless set. `None` for servers that do not want pings, as those of
+    /// gRPC for Go and C++ do not by default.
+    pub fn ping_interval(mut self, interval: Option<Duration>) -> Self {
+        self.protocol = Protocol::Http2 {
+            ping_interval: interval,
+        };
+        self
+    }
+
+    /// How long to wait for the first word of the registry; 5 seconds unless
+    /// set. Zero: not at all, calls wait instead.
+    pub fn first_view_within(mut self, wait: Duration) -> Self {
+        self.first_view_within = wait;
+        self
+    }
+
+    /// Take a service that is not registered yet for one without instances.
+    pub fn may_be_absent(mut self) -> Self {
+        self.may_be_absent = true;
+        self
+    }
+
+    /// The balancer, once the service is known. The same as awaiting the
+    /// builder.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the registry says that the service is not
+    /// registered; [`Error::Deadline`] when no replica said anything in time;
+    /// [`Error::Invalid`] when this client follows 1,024 services already.
+    pub async fn build(self) -> Result<Balancer, Error> {
+        let shared = &self.client.shared;
+        let pool = shared.pool(&self.service, self.protocol)?;
+        if !self.first_view_within.is_zero() {
+            self.await_first_view(&pool).await?;
+        }
+        Ok(Balancer::new(pool, self.options, Arc::clone(shared)))
+    }
+
+    async fn await_first_view(&self, pool: &Pool) -> Result<(), Error> {
+        let mut known = pool.subscription().known();
+        let first = known.wait_for(|known| !matches!(known, Known::Nothing));
+        let replicas: Vec<&str> = self.client.shared.cluster.endpoints().collect();
+        let late = |_| Error::Deadline {
+            waiting_for: format!(
+                "the first view of {} from any of {}",
+                self.service,
+                replicas.join(", ")
+            ),
+            after: self.first_view_within,
+        };
+        let first = timeout(self.first_view_within, first).await.map_err(late)?;
+        match *first.map_err(|_| Error::Closed)? {
+            Known::Absent { revision } if !self.may_be_absent => {
+                return Err(Error::NotFound(format!(
+                    "service {:?} is not registered, as of revision {revision}",
+                    self.service
+                )));
+            }
+            _ => {}
+        }
+        pool.first_picker().await;
+        Ok(())
+    }
+}
+
+impl IntoFuture for ServiceBuilder {
+    type Output = Result<Balancer, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.build())
+    }
+}
+
+// === private parts ===
+
+fn process_name() -> String {
+    let program = std::env::args_os()
+        .next()
+        .and_then(|path| {
+            std::path::Path::new(&path)
+                .file_name()
+                .map(|n| n.to_owned())
+        })
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| name.len() < NAME_BYTES_MAX / 2)
+        .unwrap_or_else(|| "caller".to_owned());
+    format!("{program}/{}", std::process::id())
+}
+
+fn check_watcher(watcher: &Watcher) -> Result<(), Error> {
+    let id = watcher.id.as_bytes();
+    let of_set = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+    if id.is_empty() || id.len() > WATCHER_ID_MAX || !id.iter().all(of_set) {
+        return Err(Error::Invalid(format!(
+            "watcher id {:?} must be 1 to {WATCHER_ID_MAX} of [a-z0-9._-]",
+            watcher.id
+        )));
+    }
+    if watcher.name.len() > NAME_BYTES_MAX {
+        return Err(Error::Invalid(format!(
+            "name {:?} has {} bytes, at most {NAME_BYTES_MAX} are allowed",
+            watcher.name,
+            watcher.name.len()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The connection to one instance: made ahead of need, watched, remade.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::uri::Authority;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use crate::backoff::Backoff;
+use crate::picker::LinkState;
+
+/// A peer in reach answers well within this; calls may be waiting for the
+/// first attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a break the first attempt follows almost at once, then ever later.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(3);
+
+/// A connection that held this long was a good one: the next break starts from
+/// the first wait again.
+const HELD_WELL: Duration = Duration::from_secs(1);
+
+/// A peer that answers no ping within this is gone, whatever TCP says.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pings that find a peer which hangs.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How an instance is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    /// A connection is kept, and calls go over it.
+    Http2 {
+        /// `None`: never ping.
+        ping_interval: Option<Duration>,
+    },
+    /// Calls are the user's own; a TCP connect says whether anyone listens.
+    Tcp,
+}
+
+/// One instance's connection, kept by a task until [`Link::close`].
+pub(crate) struct Link {
+    address: Arc<str>,
+    authority: Option<Authority>,
+    state: AtomicU8,
+    sender: ArcSwapOption<SendRequest<Body>>,
+    in_flight: AtomicU32,
+    retry_now: Notify,
+    unreachable: Notify,
+    closing: CancellationToken,
+}
+
+/// What the links of one service share.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) protocol: Protocol,
+    /// Told when any link goes up or down.
+    pub(crate) changed: Notify,
+    /// The newest failure of any link, for error messages.
+    pub(crate) last_error: Mutex<Option<String>>,
+    /// Bounds the attempts made at once.
+    pub(crate) attempts: Semaphore,
+}
+
+/// A connection in use.
+enum Held {
+    Http2(hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>),
+    Probed,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Begins to connect.
+    pub(crate) fn open(address: &Arc<str>, surroundings: Arc<Surroundings>) -> Arc<Self> {
+        let link = Arc::new(Self {
+            address: Arc::clone(address),
+            authority: address.parse().ok(),
+            state: AtomicU8::new(UNTRIED),
+            sender: ArcSwapOption::empty(),
+            in_flight: AtomicU32::new(0),
+            retry_now: Notify::new(),
+            unreachable: Notify::new(),
+            closing: CancellationToken::new(),
+        });
+        tokio::spawn(keep_connected(Arc::clone(&link), surroundings));
+        link
+    }
+
+    /// Takes no more calls, lets those in flight end, then closes.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    pub(crate) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// `None` when the address is none.
+    pub(crate) fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    pub(crate) fn state(&self) -> LinkState {
+        match self.state.load(Ordering::Acquire) {
+            UP => LinkState::Up,
+            DOWN => LinkState::Down,
+            _ => LinkState::Untried,
+        }
+    }
+
+    pub(crate) fn sender(&self) -> Option<SendRequest<Body>> {
+        self.sender
+            .load()
+            .as_ref()
+            .map(|sender| SendRequest::clone(sender))
+    }
+
+    pub(crate) fn in_flight(&self) -> &AtomicU32 {
+        &self.in_flight
+    }
+
+    /// There is reason to believe that a connection can be made now.
+    pub(crate) fn retry_now(&self) {
+        if self.state() == LinkState::Down {
+            self.retry_now.notify_one();
+        }
+    }
+
+    /// The user could not reach it. For [`Protocol::Tcp`] nothing else tells.
+    pub(crate) fn told_unreachable(&self) {
+        if self.state() == LinkState::Up {
+            self.unreachable.notify_one();
+        }
+    }
+
+    async fn connect(&self, surroundings: &Surroundings) -> Result<Held, String> {
+        let _permit = surroundings
+            .attempts
+            .acquire()
+            .await
+            .map_err(|e| e.to_string())?;
+        timeout(CONNECT_TIMEOUT, self.attempt(surroundings.protocol))
+            .await
+            .unwrap_or_else(|_| Err(format!("no connection within {CONNECT_TIMEOUT:.1?}")))
+    }
+
+    async fn attempt(&self, protocol: Protocol) -> Result<Held, String> {
+        if self.authority.is_none() {
+            return Err("the address is not host:port".to_owned());
+        }
+        let stream = TcpStream::connect(&*self.address)
+            .await
+            .map_err(|e| e.to_string())?;
+        let Protocol::Http2 { ping_interval } = protocol else {
+            return Ok(Held::Probed);
+        };
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(ping_interval)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| e.to_string())?;
+        self.sender.store(Some(Arc::new(sender)));
+        Ok(Held::Http2(connection))
+    }
+
+    /// Ends when the connection does, with the reason.
+    async fn held(&self, held: Held) -> String {
+        match held {
+            Held::Probed => {
+                self.unreachable.notified().await;
+                "a caller could not reach it".to_owned()
+            }
+            Held::Http2(connection) => match connection.await {
+                Ok(()) => "the instance closed the connection".to_owned(),
+                Err(error) => format!("the connection broke: {}", with_causes(&error)),
+            },
+        }
+    }
+
+    fn went(&self, state: u8, surroundings: &Surroundings) {
+        if state != UP {
+            self.sender.store(None);
+        }
+        self.state.store(state, Ordering::Release);
+        surroundings.changed.notify_one();
+    }
+
+    fn went_down(&self, reason: &str, surroundings: &Surroundings) {
+        tracing::debug!(address = %self.address, reason, "instance not connected");
+        let mut last = surroundings
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(format!("{}: {reason}", self.address));
+        drop(last);
+        self.went(DOWN, surroundings);
+    }
+}
+
+const UNTRIED: u8 = 0;
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+
+async fn keep_connected(link: Arc<Link>, surroundings: Arc<Surroundings>) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    loop {
+        let attempt = tokio::select! {
+            () = link.closing.cancelled() => break,
+            attempt = link.connect(&surroundings) => attempt,
+        };
+        let reason = match attempt {
+            Ok(held) => {
+                link.went(UP, &surroundings);
+                tracing::debug!(address = %link.address, "instance connected");
+                let since = Instant::now();
+                let mut held = std::pin::pin!(link.held(held));
+                let reason = tokio::select! {
+                    () = link.closing.cancelled() => {
+                        link.went(DOWN, &surroundings);
+                        // Without its sender an HTTP/2 connection ends when
+                        // what is in flight has.
+                        if matches!(surroundings.protocol, Protocol::Http2 { .. }) {
+                            held.await;
+                        }
+                        return;
+                    }
+                    reason = &mut held => reason,
+                };
+                if since.elapsed() >= HELD_WELL {
+                    backoff.reset();
+                }
+                reason
+            }
+            Err(reason) => reason,
+        };
+        link.went_down(&reason, &surroundings);
+        let wait = backoff.next(&mut rand::rng());
+        tokio::select! {
+            () = link.closing.cancelled() => break,
+            () = sleep(wait) => {}
+            () = link.retry_now.notified() => {}
+        }
+    }
+    link.went(DOWN, &surroundings);
+}
+
+/// An error and what caused it, as one line.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("address", &self.address)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! An instance as calls see it: what it is, its connection, and one call to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use crate::connection::Link;
+use crate::load::GroupLoad;
+use crate::picker::{LinkState, Target};
+use crate::view::InstanceStatus;
+
+/// What the view says of an instance, with the connection to it. Replaced when
+/// the description changes; the connection stays.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) id: Arc<str>,
+    pub(crate) group: Arc<str>,
+    pub(crate) zone: Arc<str>,
+    pub(crate) status: InstanceStatus,
+    pub(crate) metadata: Arc<BTreeMap<String, String>>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) load: Arc<GroupLoad>,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// An answer that does not put the blame on the instance.
+    Answered,
+    /// No answer, or one that says the instance is at fault.
+    Failed,
+    /// The caller lost interest, or did not say.
+    Abandoned,
+    /// It never left: counted nowhere.
+    Unsent,
+}
+
+/// One call in flight. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Ongoing {
+    endpoint: Arc<Endpoint>,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl Target for Arc<Endpoint> {
+    fn is_connected(&self) -> bool {
+        self.link.state() == LinkState::Up
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.link.in_flight().load(Ordering::Relaxed)
+    }
+}
+
+impl Ongoing {
+    pub(crate) fn start(endpoint: Arc<Endpoint>) -> Self {
+        let started = Instant::now();
+        endpoint.link.in_flight().fetch_add(1, Ordering::Relaxed);
+        endpoint.load.started(started);
+        Self {
+            endpoint,
+            started,
+            outcome: Outcome::Abandoned,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.endpoint
+            .link
+            .in_flight()
+            .fetch_sub(1, Ordering::Relaxed);
+        if self.outcome != Outcome::Unsent {
+            let now = Instant::now();
+            let latency = now.saturating_duration_since(self.started);
+            self.endpoint
+                .load
+                .ended(now, latency, self.outcome == Outcome::Failed);
+        }
+    }
+}

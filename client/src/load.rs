@@ -1,0 +1,177 @@
+//! What this process saw of each group: calls, failures, times; summed for the reports to the registry.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Counts of one group. Written by every call, read once per report.
+#[derive(Debug)]
+pub(crate) struct GroupLoad {
+    born: Instant,
+    calls: AtomicU64,
+    errors: AtomicU64,
+    latency_nanos: AtomicU64,
+    /// Milliseconds from `born` to the last start or end of a call, plus one;
+    /// 0 for never.
+    last_call: AtomicU64,
+}
+
+/// What happened in one group since the last report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupReport {
+    pub(crate) group: Arc<str>,
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    pub(crate) latency_total: Duration,
+    /// `None`: no call yet.
+    pub(crate) last_call_age: Option<Duration>,
+}
+
+/// The groups of one service.
+#[derive(Debug, Default)]
+pub(crate) struct Loads {
+    groups: Mutex<BTreeMap<Arc<str>, Tracked>>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    load: Arc<GroupLoad>,
+    reported: Totals,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Totals {
+    calls: u64,
+    errors: u64,
+    latency_nanos: u64,
+    last_call: u64,
+}
+
+// === impl GroupLoad ===
+
+impl GroupLoad {
+    fn new(born: Instant) -> Self {
+        Self {
+            born,
+            calls: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            latency_nanos: AtomicU64::new(0),
+            last_call: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn started(&self, now: Instant) {
+        self.touch(now);
+    }
+
+    pub(crate) fn ended(&self, now: Instant, latency: Duration, failed: bool) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.latency_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.touch(now);
+    }
+
+    fn touch(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.born).as_millis();
+        let stamp = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
+        self.last_call.fetch_max(stamp, Ordering::Relaxed);
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            calls: self.calls.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            latency_nanos: self.latency_nanos.load(Ordering::Relaxed),
+            last_call: self.last_call.load(Ordering::Relaxed),
+        }
+    }
+
+    fn age(&self, last_call: u64, now: Instant) -> Option<Duration> {
+        let since_born = last_call.checked_sub(1)?;
+        let age = now.saturating_duration_since(self.born);
+        Some(age.saturating_sub(Duration::from_millis(since_born)))
+    }
+}
+
+// === impl Loads ===
+
+impl Loads {
+    /// The counts of a group, shared by all who call it.
+    pub(crate) fn group(&self, name: &Arc<str>) -> Arc<GroupLoad> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let tracked = groups.entry(Arc::clone(name)).or_insert_with(|| Tracked {
+            load: Arc::new(GroupLoad::new(Instant::now())),
+            reported: Totals::default(),
+        });
+        Arc::clone(&tracked.load)
+    }
+
+    /// What is new since the last report, or `all` groups for a replica that
+    /// has heard nothing yet. Groups that nobody can call any more and that
+    /// have nothing new are forgotten, which bounds the map.
+    pub(crate) fn report(&self, now: Instant, all: bool) -> Vec<GroupReport> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|_, tracked| {
+            Arc::strong_count(&tracked.load) > 1 || tracked.load.totals() != tracked.reported
+        });
+        let mut reports = Vec::new();
+        for (group, tracked) in groups.iter_mut() {
+            let totals = tracked.load.totals();
+            if totals == tracked.reported && !all {
+                continue;
+            }
+            let before = std::mem::replace(&mut tracked.reported, totals);
+            reports.push(GroupReport {
+                group: Arc::clone(group),
+                calls: totals.calls.saturating_sub(before.calls),
+                errors: totals.errors.saturating_sub(before.errors),
+                latency_total: Duration::from_nanos(
+                    totals.latency_nanos.saturating_sub(before.latency_nanos),
+                ),
+                last_call_age: tracked.load.age(totals.last_call, now),
+            });
+        }
+        reports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_carry_what_is_new_and_how_long_ago() {
+        let loads = Loads::default();
+        let v1 = loads.group(&"v1".into());
+        let _v2 = loads.group(&"v2".into());
+        v1.started(Instant::now());
+        tokio::time::advance(Duration::from_millis(30)).await;
+        v1.ended(Instant::now(), Duration::from_millis(30), true);
+        tokio::time::advance(Duration::from_millis(500)).await;
+
+        let first = loads.report(Instant::now(), false);
+        assert_eq!(first.len(), 1, "v2 was not called");
+        assert_eq!((first[0].calls, first[0].errors), (1, 1));
+        assert_eq!(first[0].latency_total, Duration::from_millis(30));
+        assert_eq!(first[0].last_call_age, Some(Duration::from_millis(500)));
+        assert!(loads.report(Instant::now(), false).is_empty());
+
+        let all = loads.report(Instant::now(), true);
+        assert_eq!(all.len(), 2);
+        assert_eq!((all[0].calls, all[1].last_call_age), (0, None));
+    }
+
+    #[tokio::test]
+    async fn a_group_is_forgotten_when_gone_and_reported() {
+        let loads = Loads::default();
+        let gone = loads.group(&"v1".into());
+        gone.ended(Instant::now(), Duration::ZERO, false);
+        drop(gone);
+        assert_eq!(loads.report(Instant::now(), true).len(), 1);
+        assert!(loads.report(Instant::now(), true).is_empty());
+    }
+}

@@ -1,0 +1,68 @@
+//! Follows views on one stream to one replica, and stays with the last view when there is none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::cluster::Cluster;
+use crate::subscription::Subscriptions;
+use crate::watch_stream::{Ended, WatchStream};
+
+/// The first wait spreads the watchers of a replica that went away over a
+/// moment; the last is how late they notice that the registry is back.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+const RECONNECT_MOST: Duration = Duration::from_secs(2);
+
+/// Who the registry is told is watching.
+#[derive(Debug, Clone)]
+pub(crate) struct Watcher {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    /// Overrides how often the replica asks for load reports.
+    pub(crate) report_interval: Option<Duration>,
+}
+
+/// Runs until `stop`. There is no stream while no service is followed.
+pub(crate) async fn resolve(
+    cluster: Cluster,
+    watcher: Watcher,
+    subscriptions: Arc<Subscriptions>,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MOST);
+    let work = async {
+        loop {
+            while subscriptions.all().is_empty() {
+                subscriptions.changed.notified().await;
+            }
+            let (position, channel) = cluster.channel();
+            let replica = cluster.endpoint_at(position).to_owned();
+            let mut stream = WatchStream::new(&watcher, &subscriptions);
+            let ended = stream.follow(channel).await;
+            match &ended {
+                Ended::Idle => continue,
+                Ended::GoingAway => tracing::debug!(%replica, "replica says goodbye"),
+                Ended::Broken(reason) if stream.was_welcome() => {
+                    tracing::info!(%replica, %reason, "watch broke, keeping the last views");
+                }
+                Ended::Broken(reason) => {
+                    tracing::debug!(%replica, %reason, "replica does not take watches");
+                }
+            }
+            cluster.move_on(position);
+            if stream.was_welcome() {
+                backoff.reset();
+            }
+            let wait = backoff.next(&mut rand::rng());
+            sleep(wait).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
