@@ -180,3 +180,83 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, En
     }
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use trimtab_registry::instance::Metadata;
+    use trimtab_registry::revision::Position;
+
+    use super::super::testing;
+    use super::*;
+
+    fn register() -> Command {
+        let mut command = testing::register("catalog", "i1");
+        if let Command::Register(register) = &mut command {
+            let pairs = [("rack".to_owned(), "r7".to_owned())];
+            register.instance.metadata = Metadata::new(pairs.into()).expect("small");
+        }
+        command
+    }
+
+    #[test]
+    fn a_command_comes_back_as_it_was() {
+        let command = register();
+        let bytes = encode_command(&command).expect("encodes");
+        assert_eq!(bytes.first(), Some(&FORMAT_VERSION));
+        assert_eq!(decode_command(&bytes), Ok(command));
+    }
+
+    #[test]
+    fn a_result_comes_back_as_it_was() {
+        let mut registry = Registry::new();
+        let at = Position { index: 2, term: 1 };
+        let applied = registry.apply(at, &register());
+        let bytes = encode_result(&applied.outcome).expect("encodes");
+        assert_eq!(decode_result(&bytes), Ok(applied.outcome));
+    }
+
+    #[test]
+    fn a_snapshot_comes_back_as_it_was() {
+        let members = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);
+        let mut registry = Registry::new();
+        let at = Position { index: 2, term: 1 };
+        assert!(registry.apply(at, &register()).outcome.is_ok());
+        let bytes = encode_state(&members, &registry).expect("encodes");
+        let state = decode_state(&bytes).expect("decodes");
+        assert_eq!(state.members, members);
+        assert_eq!(state.registry, registry);
+    }
+
+    #[test]
+    fn unknown_versions_cut_bytes_and_bytes_left_over_are_refused() {
+        let bytes = encode_command(&register()).expect("encodes");
+        for length in 0..bytes.len() {
+            assert!(decode_command(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(matches!(
+            decode_command(&longer),
+            Err(EntryError::Malformed { .. })
+        ));
+        let mut newer = bytes.to_vec();
+        newer[0] += 1;
+        let found = newer[0];
+        assert!(matches!(
+            decode_command(&newer),
+            Err(EntryError::UnknownVersion { found: version, .. }) if version == found
+        ));
+    }
+
+    #[test]
+    fn a_proposal_id_comes_back_and_other_contexts_are_none() {
+        let id = ProposalId {
+            incarnation: 0xfeed,
+            sequence: 7,
+        };
+        assert_eq!(ProposalId::from_bytes(&id.to_bytes()), Some(id));
+        assert_eq!(ProposalId::from_bytes(&[]), None);
+        assert_eq!(ProposalId::from_bytes(&[0; 15]), None);
+        assert_eq!(ProposalId::from_bytes(&[0; 17]), None);
+    }
+}

@@ -370,3 +370,6 @@ fn kind_name(kind: MessageType) -> &'static str {
         _ => "a message",
     }
 }
+
+#[cfg(test)]
+mod tests;

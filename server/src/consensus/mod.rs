@@ -24,4 +24,9 @@ mod reach;
 pub mod replica;
 pub mod start;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
+
+#[cfg(test)]
+mod tests;

@@ -245,8 +245,8 @@ impl Replica {
         self.node.report_snapshot(peer, status);
     }
 
-    /// Hands leadership to the follower that has most of the log; false when
-    /// there is none to hand it to.
+    /// Hands leadership to the follower that has most of the log, one that was
+    /// heard lately if there is any; false when there is none to hand it to.
     pub fn hand_over(&mut self) -> bool {
         if self.role() != Role::Leader {
             return false;
@@ -257,8 +257,8 @@ impl Replica {
             .raft
             .prs()
             .iter()
-            .filter(|(peer, progress)| **peer != id && progress.recent_active)
-            .max_by_key(|(_, progress)| progress.matched)
+            .filter(|(peer, _)| **peer != id)
+            .max_by_key(|(_, progress)| (progress.recent_active, progress.matched))
             .map(|(peer, _)| *peer);
         if let Some(successor) = successor {
             self.node.transfer_leader(successor);
@@ -522,3 +522,6 @@ fn standing(node: &RawNode<Log>) -> (Role, u64, u64) {
     let raft = &node.raft;
     (role_of(raft.state), raft.term, raft.leader_id)
 }
+
+#[cfg(test)]
+mod tests;

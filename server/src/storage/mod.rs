@@ -11,4 +11,6 @@ mod load;
 mod record;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,16 +1,14 @@
 //! Storage on real files and on a disk that fails.
 
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableTable as _, StorageBackend, TableDefinition};
+use redb::{Database, ReadableTable as _, TableDefinition};
 use trimtab_proto::internal::v1::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 
 use super::error::StorageError;
 use super::file::{FILE_NAME, Identity, LogBase, Round, Saved, Storage};
+use super::testing::BreakableDisk;
 
 const ME: Identity = Identity {
     replica_id: 1,
@@ -204,8 +202,14 @@ fn another_identity_is_refused_with_both_names() {
     let directory = tempfile::tempdir().expect("tempdir");
     drop(founded(directory.path()));
     for other in [
-        Identity { replica_id: 2, ..ME },
-        Identity { cluster_id: 8, ..ME },
+        Identity {
+            replica_id: 2,
+            ..ME
+        },
+        Identity {
+            cluster_id: 8,
+            ..ME
+        },
     ] {
         let error = Storage::open(directory.path(), other).expect_err("is another's");
         let StorageError::OtherIdentity {
@@ -294,11 +298,7 @@ fn a_record_of_another_place_is_damage() {
 
 #[test]
 fn a_failing_disk_is_an_error_and_not_a_success() {
-    let broken = Arc::new(AtomicBool::new(false));
-    let disk = BreakableDisk {
-        disk: InMemoryBackend::new(),
-        broken: Arc::clone(&broken),
-    };
+    let (disk, broken) = BreakableDisk::new();
     let name = Path::new("a disk of tests");
     let mut storage = Storage::open_with_backend(name, disk, ME).expect("opens");
     storage
@@ -309,45 +309,4 @@ fn a_failing_disk_is_an_error_and_not_a_success() {
         .expect_err("nothing was written");
     assert!(matches!(error, StorageError::Write { .. }), "{error}");
     assert!(error.to_string().contains("a disk of tests"), "{error}");
-}
-
-/// Memory that can be told to fail.
-#[derive(Debug)]
-struct BreakableDisk {
-    disk: InMemoryBackend,
-    broken: Arc<AtomicBool>,
-}
-
-impl BreakableDisk {
-    fn check(&self) -> io::Result<()> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(io::Error::other("no space left"));
-        }
-        Ok(())
-    }
-}
-
-impl StorageBackend for BreakableDisk {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
-        self.disk.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
-        self.disk.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.disk.write(offset, data)
-    }
 }

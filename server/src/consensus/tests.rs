@@ -1,0 +1,5 @@
+//! Running replicas: one alone, and three that reach each other over loopback.
+
+mod alone;
+mod cluster;
+mod recorder;
