@@ -131,6 +131,11 @@ impl Picked {
         &self.ongoing.endpoint().group
     }
 
+    /// The revision of the view by which it was chosen.
+    pub fn revision(&self) -> u64 {
+        self.ongoing.revision()
+    }
+
     /// The failure domain the instance is in; may be empty.
     pub fn zone(&self) -> &str {
         &self.ongoing.endpoint().zone

@@ -27,6 +27,18 @@ use crate::response_body::{ResponseBody, outcome_of};
 #[derive(Debug, Clone, Copy)]
 pub struct Idempotent;
 
+/// Which instance answered a call, and by which view it was chosen: found in
+/// the extensions of every response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PickInfo {
+    /// The release the instance runs.
+    pub group: Arc<str>,
+    /// Unique within the service.
+    pub instance_id: Arc<str>,
+    /// The revision of the view.
+    pub revision: u64,
+}
+
 /// After the first attempt; what fails three times is not the instance's
 /// fault.
 const REPEATS_MAX: u32 = 2;
@@ -218,7 +230,12 @@ impl Call {
     /// head says it all.
     fn finish(&self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
         self.body.forget();
-        let (head, incoming) = response.into_parts();
+        let (mut head, incoming) = response.into_parts();
+        head.extensions.insert(PickInfo {
+            group: Arc::clone(&ongoing.endpoint().group),
+            instance_id: Arc::clone(&ongoing.endpoint().id),
+            revision: ongoing.revision(),
+        });
         let grpc = is_grpc(&head);
         let decided = if is_faulty_http(head.status) {
             Some(Outcome::Failed)

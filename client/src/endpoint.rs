@@ -41,6 +41,8 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Ongoing {
     endpoint: Arc<Endpoint>,
+    /// The view by which the instance was chosen.
+    revision: u64,
     started: Instant,
     outcome: Outcome,
 }
@@ -56,12 +58,13 @@ impl Target for Arc<Endpoint> {
 }
 
 impl Ongoing {
-    pub(crate) fn start(endpoint: Arc<Endpoint>) -> Self {
+    pub(crate) fn start(endpoint: Arc<Endpoint>, revision: u64) -> Self {
         let started = Instant::now();
         endpoint.link.in_flight().fetch_add(1, Ordering::Relaxed);
         endpoint.load.started(started);
         Self {
             endpoint,
+            revision,
             started,
             outcome: Outcome::Abandoned,
         }
@@ -69,6 +72,10 @@ impl Ongoing {
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     pub(crate) fn end(mut self, outcome: Outcome) {

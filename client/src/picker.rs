@@ -86,6 +86,7 @@ pub(crate) struct Picker<T> {
     pools: Box<[Pool<T>]>,
     coverage: Coverage,
     known: usize,
+    revision: u64,
 }
 
 /// The instances of one group that take calls now: of the READY ones those
@@ -123,6 +124,7 @@ impl<T> Picker<T> {
                 uncovered: Vec::new(),
             },
             known: 0,
+            revision: 0,
         }
     }
 
@@ -158,7 +160,19 @@ impl<T> Picker<T> {
             pools: carrying.into_iter().map(Pool::new).collect(),
             coverage: Coverage { level, uncovered },
             known,
+            revision: 0,
         }
+    }
+
+    /// Says which view it follows.
+    pub(crate) fn at_revision(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    /// The view it follows; 0 when that was not said.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How many instances may take calls, connected or not.

@@ -168,7 +168,7 @@ impl Shared {
                 .any(|tried| Arc::ptr_eq(&tried.link, &endpoint.link))
         };
         match picker.choose(group, avoid, &mut rand::rng()) {
-            Some(endpoint) => Some(Ongoing::start(Arc::clone(endpoint))),
+            Some(endpoint) => Some(Ongoing::start(Arc::clone(endpoint), picker.revision())),
             None => {
                 *ticket = picker.group_name(group).map(|name| Ticket {
                     group: Arc::clone(name),
@@ -323,6 +323,7 @@ impl Worker {
             &mut self.schedules,
             &mut rand::rng(),
         );
+        let picker = picker.at_revision(self.view.revision);
         self.report(picker.coverage().clone());
         let replaced = self.shared.picker.swap(Arc::new(picker));
         self.shared.version.send_modify(|version| *version += 1);
