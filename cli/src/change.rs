@@ -8,7 +8,7 @@ use trimtab_client::error::Error;
 use trimtab_client::operator::change::{ChangeOptions, Route, RouteChange, ShiftOutcome};
 
 use crate::arguments::ChangeArgs;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::percent::Percent;
 use crate::session::Session;
 use crate::table::{Cell, FAINT, GOOD, NOTHING, NOTICE, Table};
@@ -60,10 +60,10 @@ pub(crate) async fn conclude(
 
 /// A failed change: where it may have been made all the same, how to repeat it.
 pub(crate) fn failure(error: Error, options: &ChangeOptions) -> Failure {
-    let unsure = error.is_transient();
+    let unsure = matches!(error, Error::UnknownOutcome { .. });
     let failure = Failure::from(error);
     match &options.request_id {
-        Some(id) if unsure && failure.exit() == Exit::Unavailable && !options.dry_run => failure
+        Some(id) if unsure && !options.dry_run => failure
             .hint(format!(
                 "repeat it with --request-id {id}: if it was made after all, it is not made twice"
             )),

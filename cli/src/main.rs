@@ -9,6 +9,7 @@ mod failure;
 mod output;
 mod percent;
 mod session;
+mod signals;
 mod table;
 mod wait;
 
@@ -18,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use crate::arguments::GlobalArgs;
 use crate::commands::{
-    canary, cluster, completions, history, instance, resolve, rollback, services, shift, status,
-    switch, teardown, watch,
+    canary, cluster, completions, history, instance, resolve, rollback, serve, services, shift,
+    status, switch, teardown, watch,
 };
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::output::Output;
@@ -39,6 +40,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a replica of the registry
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::ServeCommand),
     /// Show who carries what: shares as intended and as observed
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
@@ -103,6 +107,7 @@ fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
 async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
     let session = Session::new(&cli.global, output)?;
     match &cli.command {
+        Command::Serve(command) => serve::run(command, output).await,
         Command::Status(args) => status::run(args, &session).await,
         Command::Services => services::run(&session).await,
         Command::Resolve(args) => resolve::run(args, &session).await,

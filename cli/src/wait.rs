@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use trimtab_client::error::Error;
+use trimtab_client::operator::Operator;
 use trimtab_client::operator::receipts::{Laggard, ReceiptProgress};
 
 use crate::failure::{Exit, Failure};
@@ -36,33 +37,56 @@ pub(crate) async fn for_receipts(
     revision: u64,
     sent: Instant,
 ) -> Result<ReceiptReport, Failure> {
-    let mut receipts = session.operator.receipts(services, revision);
+    let output = session.output;
+    let report = collect(
+        &session.operator,
+        services,
+        revision,
+        sent,
+        Instant::now() + session.wait_left(),
+        |report| output.progress(&report.sentence()),
+    )
+    .await;
+    output.clear_progress();
+    report
+}
+
+/// As [`for_receipts`], until a given moment, and telling of each step.
+pub(crate) async fn collect(
+    operator: &Operator,
+    services: &[String],
+    revision: u64,
+    sent: Instant,
+    until: Instant,
+    mut step: impl FnMut(&ReceiptReport),
+) -> Result<ReceiptReport, Failure> {
+    let mut receipts = operator.receipts(services, revision);
     let mut report = ReceiptReport {
         revision,
         progress: ReceiptProgress::default(),
         elapsed_ms: 0.0,
         unheard: None,
     };
-    while let Ok(answer) = timeout(session.wait_left(), receipts.next()).await {
+    while let Ok(answer) = timeout_at(until, receipts.next()).await {
         match answer {
             Ok(Some(progress)) => {
                 report.progress = progress;
                 report.unheard = None;
-                session.output.progress(&report.sentence(sent.elapsed()));
             }
             Ok(None) => break,
             Err(error @ (Error::Unavailable { .. } | Error::Deadline { .. })) => {
                 report.unheard = Some(error.to_string());
-                sleep(PAUSE.min(session.wait_left())).await;
+                sleep(PAUSE).await;
             }
             Err(error) => return Err(error.into()),
         }
-        if report.progress.complete || session.wait_left().is_zero() {
+        report.elapsed_ms = sent.elapsed().as_micros() as f64 / 1_000.0;
+        step(&report);
+        if report.progress.complete || Instant::now() >= until {
             break;
         }
     }
     report.elapsed_ms = sent.elapsed().as_micros() as f64 / 1_000.0;
-    session.output.clear_progress();
     Ok(report)
 }
 
@@ -76,7 +100,7 @@ impl ReceiptReport {
     /// Says how the wait ended: a note when all is well, else the laggards and
     /// the failure.
     pub(crate) fn conclude(&self, session: &Session) -> Result<(), Failure> {
-        let sentence = self.sentence(self.elapsed());
+        let sentence = self.sentence();
         if !session.output.is_json() {
             session.output.warnings(&self.progress.warnings);
         }
@@ -99,7 +123,8 @@ impl ReceiptReport {
         ))
     }
 
-    fn sentence(&self, elapsed: Duration) -> String {
+    /// How far the revision has come: "in effect on 3 of 4 callers after 14 ms".
+    pub(crate) fn sentence(&self) -> String {
         let ReceiptProgress {
             watchers,
             confirmed,
@@ -113,7 +138,7 @@ impl ReceiptReport {
             self.revision,
             count(confirmed.into()),
             count(watchers.into()),
-            span(elapsed)
+            span(self.elapsed())
         )
     }
 }
@@ -172,12 +197,12 @@ mod tests {
     fn the_end_of_a_wait_is_one_sentence() {
         let all = report(1_204, 1_204, true);
         assert_eq!(
-            all.sentence(all.elapsed()),
+            all.sentence(),
             "revision 8812 in effect on 1,204 of 1,204 callers after 14 ms"
         );
         let nobody = report(0, 0, true);
         assert_eq!(
-            nobody.sentence(nobody.elapsed()),
+            nobody.sentence(),
             "revision 8812 in effect; no caller watches"
         );
     }

@@ -7,6 +7,7 @@ pub(crate) mod history;
 pub(crate) mod instance;
 pub(crate) mod resolve;
 pub(crate) mod rollback;
+pub(crate) mod serve;
 pub(crate) mod services;
 pub(crate) mod shift;
 pub(crate) mod status;
