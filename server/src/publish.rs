@@ -57,12 +57,6 @@ impl Observer for Publisher {
     }
 
     fn role_changed(&mut self, status: &ConsensusStatus) {
-        tracing::info!(
-            role = ?status.role,
-            term = status.term,
-            leader = status.leader_id,
-            "role changed"
-        );
         self.renewals.role_changed(status);
     }
 }

@@ -220,7 +220,11 @@ async fn a_change_repeated_under_its_request_id_happens_once() {
         .expect("same answer");
     assert_eq!(first.changes, again.changes);
     assert_eq!(
-        operator.history("catalog", None).await.expect("history").len(),
+        operator
+            .history("catalog", None)
+            .await
+            .expect("history")
+            .len(),
         3
     );
 }

@@ -168,7 +168,7 @@ impl Session {
                     return Some(answer);
                 }
                 Ok(()) = self.retirements.changed() => {
-                    let retire = self.to_retire();
+                    let retire = self.newly_retiring();
                     if !retire.is_empty() {
                         return Some(Ok(RenewResponse { retire, ..RenewResponse::default() }));
                     }
@@ -206,13 +206,13 @@ impl Session {
             .collect();
         Ok(RenewResponse {
             lost,
-            retire: self.to_retire(),
+            retire: self.newly_retiring(),
             going_away: false,
         })
     }
 
     /// Leases of groups that are torn down, each told once.
-    fn to_retire(&mut self) -> Vec<LeaseRef> {
+    fn newly_retiring(&mut self) -> Vec<LeaseRef> {
         let retiring = self.context.renewals.retiring(self.leases.keys());
         retiring
             .into_iter()

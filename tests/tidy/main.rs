@@ -1,0 +1,106 @@
+//! What lints cannot check: rules of this tree that anyone can break by accident.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the project's root").to_owned()
+}
+
+/// Every file below `directory` whose name ends with `ending`.
+fn files(directory: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("readable") {
+        let path = entry.expect("readable").path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.') || name == "target");
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            files(&path, ending, found);
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files(&root(), ".rs", &mut found);
+    assert!(found.len() > 50, "looked in the wrong place");
+    found
+}
+
+#[test]
+fn every_file_says_first_what_it_is_for() {
+    let silent: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|path| {
+            !fs::read_to_string(path)
+                .expect("readable")
+                .starts_with("//! ")
+        })
+        .collect();
+    assert!(silent.is_empty(), "no `//!` line first: {silent:#?}");
+}
+
+#[test]
+fn the_state_machine_depends_on_data_alone() {
+    let manifest = fs::read_to_string(root().join("server/registry/Cargo.toml"));
+    let manifest = manifest.expect("readable");
+    let (_, rest) = manifest.split_once("[dependencies]\n").expect("has some");
+    let section = rest.split("\n[").next().unwrap_or_default();
+    let dependencies: Vec<&str> = section
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default())
+        .collect();
+    assert_eq!(dependencies, ["serde", "thiserror"]);
+}
+
+#[test]
+fn versions_are_named_once() {
+    let mut manifests = Vec::new();
+    files(&root(), "Cargo.toml", &mut manifests);
+    for path in manifests {
+        if path == root().join("Cargo.toml") {
+            continue;
+        }
+        let manifest = fs::read_to_string(&path).expect("readable");
+        let versioned = manifest
+            .lines()
+            .find(|line| line.contains("version = \"") || line.contains("path = \"../"));
+        assert_eq!(versioned, None, "in {}", path.display());
+    }
+}
+
+/// A block of Rust in the README names in its first line the file it is from.
+#[test]
+fn the_readme_shows_code_that_is_compiled() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("readable");
+    let mut blocks = 0;
+    for block in readme.split("```rust\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        let (from, shown) = block.split_once('\n').expect("has a first line");
+        let path = from.trim_start_matches("// ");
+        let source = fs::read_to_string(root().join(path));
+        let source = source.unwrap_or_else(|_| panic!("no file {path:?}"));
+        let source = dedented(&source);
+        let shown = dedented(shown);
+        assert!(!shown.is_empty(), "{path}: nothing is shown");
+        assert!(
+            source.windows(shown.len()).any(|window| window == shown),
+            "{path} has no such lines:\n{}",
+            shown.join("\n")
+        );
+        blocks += 1;
+    }
+    assert!(blocks >= 2, "a caller and an instance are shown");
+}
+
+fn dedented(text: &str) -> Vec<&str> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty()).collect()
+}
