@@ -19,9 +19,10 @@ use trimtab_registry::view::ServiceView;
 
 use crate::world::*;
 
-const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
-const GROUPS: [&str; 4] = ["g0", "g1", "g2", "g3"];
-const INSTANCES: [&str; 6] = ["i0", "i1", "i2", "i3", "i4", "i5"];
+const SERVICES: [&str; 2] = ["s0", "s1"];
+const GROUPS: [&str; 3] = ["g0", "g1", "g2"];
+/// The first three are there from the start, one in each group.
+const INSTANCES: [&str; 5] = ["g0-0", "g1-0", "g2-0", "i3", "i4"];
 
 /// A command to be: what it refers to is looked up when its turn comes.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ fn statuses() -> impl Strategy<Value = DeclaredStatus> {
 
 fn changes() -> impl Strategy<Value = Change> {
     let ids = prop_oneof![8 => Just(""), 1 => Just("one"), 1 => Just("two")];
-    (any::<bool>(), ids).prop_map(|(force, id)| Change { force, ..named(id) })
+    (prop::bool::weighted(0.3), ids).prop_map(|(force, id)| Change { force, ..named(id) })
 }
 
 fn any_weights() -> impl Strategy<Value = Weights> {
@@ -110,6 +111,14 @@ fn targets() -> impl Strategy<Value = Target> {
     ]
 }
 
+/// Mostly one or several services, each once; seldom none or the same twice.
+fn services() -> impl Strategy<Value = Vec<&'static str>> {
+    prop_oneof![
+        8 => proptest::sample::subsequence(&SERVICES, 1..=SERVICES.len()),
+        1 => vec(select(&SERVICES), 0..3),
+    ]
+}
+
 fn steps() -> impl Strategy<Value = Step> {
     let register = (
         select(&SERVICES),
@@ -137,13 +146,13 @@ fn steps() -> impl Strategy<Value = Step> {
             revive,
             expire,
         });
-    let maybe = prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(Some)];
-    let one = (select(&SERVICES), targets(), maybe.clone(), maybe);
-    let shift =
-        (vec(one, 0..3), changes()).prop_map(|(targets, change)| Step::Shift { targets, change });
-    let to = prop_oneof![2 => Just(None), 1 => (0..6usize).prop_map(Some)];
-    let rollback = (vec(select(&SERVICES), 1..3), to, changes())
-        .prop_map(|(of, to, change)| Step::Rollback { of, to, change });
+    let maybe = prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    let one = move |of| (Just(of), targets(), maybe.clone(), maybe.clone());
+    let each = services().prop_flat_map(move |of| of.into_iter().map(&one).collect::<Vec<_>>());
+    let shift = (each, changes()).prop_map(|(targets, change)| Step::Shift { targets, change });
+    let to = prop_oneof![3 => Just(None), 1 => (0..6usize).prop_map(Some)];
+    let rollback =
+        (services(), to, changes()).prop_map(|(of, to, change)| Step::Rollback { of, to, change });
     let adjustment = prop_oneof![
         any::<bool>().prop_map(Adjustment::Drain),
         Just(Adjustment::Capacity(None)),
@@ -152,8 +161,8 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => register,
         2 => (refs(), statuses()).prop_map(|(lease, status)| Step::SetStatus(lease, status)),
-        2 => refs().prop_map(Step::Deregister),
-        2 => judge,
+        1 => refs().prop_map(Step::Deregister),
+        3 => judge,
         5 => shift,
         3 => rollback,
         1 => (select(&SERVICES), select(&GROUPS), changes())
@@ -245,6 +254,17 @@ impl Step {
             Step::Adjust(of, id, adjustment) => adjust(of, id, adjustment),
         }
     }
+}
+
+/// A world in which each service has one instance in each group.
+fn populated() -> World {
+    let mut world = World::default();
+    for of in SERVICES {
+        for name in GROUPS {
+            world.grow(of, name, 1);
+        }
+    }
+    world
 }
 
 fn views(registry: &Registry) -> BTreeMap<String, ServiceView> {
@@ -383,7 +403,7 @@ fn reborn(registry: &Registry) -> Registry {
 proptest! {
     #[test]
     fn any_sequence_keeps_every_promise(steps in vec(steps(), 1..80)) {
-        let mut world = World::default();
+        let mut world = populated();
         for step in &steps {
             let command = step.command(&world.registry);
             let before = world.registry.clone();
@@ -410,7 +430,7 @@ proptest! {
     #[test]
     fn replicas_agree(steps in vec(steps(), 1..60), middle in any::<proptest::sample::Index>()) {
         let middle = middle.index(steps.len());
-        let mut world = World::default();
+        let mut world = populated();
         let mut other = Registry::new();
         for (i, step) in steps.iter().enumerate() {
             if i == middle {
