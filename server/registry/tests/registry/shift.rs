@@ -7,7 +7,7 @@ use trimtab_registry::instance::DeclaredStatus;
 use trimtab_registry::outcome::{Effect, Outcome};
 use trimtab_registry::rejection::{Missing, Needed, Rejection, TooFewReady};
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::RoutePolicy;
+use trimtab_registry::route::{BasisPoints, RoutePolicy, Weights};
 
 use crate::world::*;
 
@@ -65,6 +65,19 @@ fn a_canary_leaves_the_others_their_proportions() {
         "{:?}",
         routed.warnings
     );
+}
+
+#[test]
+fn what_is_left_over_goes_to_the_largest_remainder_and_ties_to_the_first() {
+    let rest = |a: u32, share: u32| {
+        let pairs = [(group("a"), a), (group("b"), 10_000 - a)];
+        let share = BasisPoints::new(share).unwrap();
+        let weights = Weights::new(pairs).unwrap();
+        show(&weights.with_share(&group("c"), share).unwrap())
+    };
+    // 1999.4 and 7997.6; 999.5 and 8995.5.
+    assert_eq!(rest(2_000, 3), "a=1999 b=7998 c=3");
+    assert_eq!(rest(1_000, 5), "a=1000 b=8995 c=5");
 }
 
 #[test]

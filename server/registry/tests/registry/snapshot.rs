@@ -43,6 +43,20 @@ fn an_empty_registry_too() {
     assert_eq!(Registry::restore(snapshot).unwrap(), Registry::new());
 }
 
+/// A hundred thousand instances must not hold as many copies of "v1".
+#[test]
+fn instances_share_the_name_of_their_group() {
+    let world = full_world();
+    let snapshot = postcard::from_bytes(&bytes(&world.registry.snapshot())).unwrap();
+    for registry in [&world.registry, &Registry::restore(snapshot).unwrap()] {
+        let service = registry.service(&service("s")).unwrap();
+        for instance in service.instances() {
+            let group = service.group(instance.group()).unwrap();
+            assert!(std::ptr::eq(instance.group().as_str(), group.name.as_str()));
+        }
+    }
+}
+
 #[test]
 fn it_stays_as_it_was() {
     let mut world = full_world();
