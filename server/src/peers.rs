@@ -133,14 +133,14 @@ impl Peers {
         self.inner.peers.get(&id).map(|peer| peer.address.as_str())
     }
 
-    /// The cluster all of them belong to.
-    pub fn cluster_id(&self) -> u64 {
-        self.inner.cluster_id
-    }
-
     /// Opens a line to each peer. `report` is told what was lost; it is called
-    /// from several tasks and must not block.
-    pub fn open_lines(&self, report: impl Fn(Report) + Send + Sync + 'static) -> line::Lines {
+    /// from several tasks, must not block, and says whether it took the report
+    /// (or never will take one again): the end of a snapshot is told until it
+    /// is taken.
+    pub fn open_lines(
+        &self,
+        report: impl Fn(Report) -> bool + Send + Sync + 'static,
+    ) -> line::Lines {
         line::open(
             &self.inner.runtime,
             self.inner.cluster_id,
@@ -221,10 +221,7 @@ impl Peers {
     }
 
     fn peer(&self, id: u64) -> Result<&Peer, PeerError> {
-        self.inner
-            .peers
-            .get(&id)
-            .ok_or(PeerError::Unknown { id })
+        self.inner.peers.get(&id).ok_or(PeerError::Unknown { id })
     }
 }
 
@@ -250,3 +247,6 @@ fn client(channel: Channel) -> PeerClient<Channel> {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! leader's messages leave before its own sync; everything else waits for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,23 @@ pub(super) enum Input {
     Stop,
 }
 
+impl Input {
+    /// Whether it counts against the callers' share of the queue.
+    fn is_callers(&self) -> bool {
+        match self {
+            Self::Propose(..) | Self::Read(_) | Self::AwaitApplied(..) | Self::Query(_) => true,
+            Self::Step(_) | Self::Report(_) | Self::Stop => false,
+        }
+    }
+}
+
 /// What the thread shares with its handles.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// Messages from peers that found the queue full.
     pub(super) dropped_messages: AtomicU64,
+    /// Callers' requests in the queue.
+    pub(super) caller_inputs: AtomicUsize,
     /// The last handle is gone.
     pub(super) is_abandoned: AtomicBool,
 }
@@ -138,6 +150,9 @@ impl<O: Observer> Driver<O> {
     }
 
     fn take(&mut self, input: Input, gathered: &mut Gathered) -> Result<(), FatalError> {
+        if input.is_callers() {
+            self.shared.caller_inputs.fetch_sub(1, Ordering::Relaxed);
+        }
         match input {
             Input::Step(messages) => {
                 for message in messages {

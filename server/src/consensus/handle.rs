@@ -45,6 +45,10 @@ const LOCAL_APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses between attempts to reach a leader: short, an election is near.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// Callers' requests waiting for the thread. A few rounds' worth: whoever
+/// finds as many is better told so than kept waiting.
+pub(super) const CALLER_INPUTS_MAX: usize = 3_072;
+
 /// Attempts to queue an arrived snapshot, [`RETRY_PAUSE`] apart.
 const INSTALL_ATTEMPTS: u32 = 100;
 
@@ -350,13 +354,21 @@ impl Handle {
     }
 
     fn queue(&self, input: Input) -> Result<(), ProposeError> {
-        match self.inner.inputs.try_send(input) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(ProposeError::Overloaded {
-                reason: "this replica has too many requests waiting".to_owned(),
-            }),
-            Err(TrySendError::Disconnected(_)) => Err(self.stopped()),
-        }
+        let waiting = &self.inner.shared.caller_inputs;
+        let queued = if waiting.fetch_add(1, Ordering::Relaxed) < CALLER_INPUTS_MAX {
+            self.inner.inputs.try_send(input)
+        } else {
+            Err(TrySendError::Full(input))
+        };
+        queued.map_err(|error| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => ProposeError::Overloaded {
+                    reason: "this replica has too many requests waiting".to_owned(),
+                },
+                TrySendError::Disconnected(_) => self.stopped(),
+            }
+        })
     }
 
     fn stopped(&self) -> ProposeError {

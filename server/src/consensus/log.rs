@@ -62,11 +62,6 @@ impl Log {
         &self.snapshot
     }
 
-    /// The hard state found at start.
-    pub fn initial_hard_state(&self) -> &HardState {
-        &self.hard_state
-    }
-
     /// Takes entries that were made durable. Whatever stood at or after the
     /// first of them is replaced.
     pub fn append(&mut self, entries: Vec<Entry>) {

@@ -438,18 +438,6 @@ impl Replica {
         &self.members
     }
 
-    /// The newest hard state; more of it may be worth saving than was.
-    pub fn hard_state(&self) -> &HardState {
-        &self.hard_state
-    }
-
-    /// Fixes the ticks until the next election, so that tests and simulations
-    /// do not depend on the library's dice. Between one and two times the
-    /// configured ticks; redrawn by the library at each change of role.
-    pub fn set_election_timeout(&mut self, ticks: usize) {
-        self.node.raft.set_randomized_election_timeout(ticks);
-    }
-
     fn install(&mut self, snapshot: Snapshot) -> Result<(), FatalError> {
         let state = decode_state(&snapshot.data).map_err(|error| FatalError::Snapshot {
             index: snapshot.get_metadata().index,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::{Driver, Input, Shared, Ticker};
 use super::error::FatalError;
 use super::founding::{Restored, founding};
-use super::handle::{Handle, Inner};
+use super::handle::{CALLER_INPUTS_MAX, Handle, Inner};
 use super::log::Place;
 use super::message::{self, MessageError};
 use super::observer::Observer;
@@ -26,9 +26,10 @@ use crate::peers::Peers;
 use crate::storage::error::StorageError;
 use crate::storage::file::{Saved, Storage};
 
-/// Inputs waiting for the thread. A few rounds' worth: whoever finds it full
-/// is better told so than kept waiting.
-const INPUTS_MAX: usize = 4_096;
+/// Inputs waiting for the thread: those of callers, and room that only other
+/// replicas may use, so that however many callers there are, heartbeats get
+/// through and the leader keeps its quorum.
+const INPUTS_MAX: usize = CALLER_INPUTS_MAX + 1_024;
 
 /// How a replica runs.
 #[derive(Debug, Clone)]
@@ -122,8 +123,8 @@ pub fn start<O: Observer>(
     let (inputs, taken) = sync_channel(INPUTS_MAX);
     let reports = inputs.clone();
     let lines = peers.open_lines(move |report| {
-        // A full queue has older reports of the same in it.
-        let _ = reports.try_send(Input::Report(report));
+        let queued = reports.try_send(Input::Report(report));
+        !matches!(queued, Err(TrySendError::Full(_)))
     });
     let (status, watched) = watch::channel(initial_status(&replica));
     let shared = Arc::new(Shared::default());

@@ -43,8 +43,11 @@ const STREAM_SETTLED: Duration = Duration::from_secs(1);
 /// How long a closing line waits for the peer to take the last messages.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Told of lost messages and ended snapshots.
-pub(super) type Reports = Arc<dyn Fn(Report) + Send + Sync>;
+/// How long to wait before telling again of a snapshot's end.
+const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// Told of lost messages and ended snapshots; true when it took the report.
+pub(super) type Reports = Arc<dyn Fn(Report) -> bool + Send + Sync>;
 
 /// The sending ends of all lines. Dropping it lets each line send what it
 /// holds and end.
@@ -84,24 +87,26 @@ impl Lines {
         let peer = line.peer.clone();
         let reports = Arc::clone(&self.reports);
         let under_way = Arc::clone(&line.snapshot_under_way);
-        if under_way.swap(true, Ordering::AcqRel) {
-            reports(Report::SnapshotEnded {
-                peer: peer.id,
-                arrived: false,
-            });
-            return;
-        }
         let cluster_id = self.cluster_id;
         self.runtime.spawn(async move {
-            let sent = snapshot::send(&peer, cluster_id, message).await;
-            under_way.store(false, Ordering::Release);
-            if let Err(error) = &sent {
-                tracing::warn!(peer = peer.id, %error, "snapshot not delivered");
-            }
-            reports(Report::SnapshotEnded {
+            let arrived = if under_way.swap(true, Ordering::AcqRel) {
+                false
+            } else {
+                let sent = snapshot::send(&peer, cluster_id, message).await;
+                under_way.store(false, Ordering::Release);
+                if let Err(error) = &sent {
+                    tracing::warn!(peer = peer.id, %error, "snapshot not delivered");
+                }
+                sent.is_ok()
+            };
+            // Until it is told, Raft sends this peer nothing.
+            let ended = Report::SnapshotEnded {
                 peer: peer.id,
-                arrived: sent.is_ok(),
-            });
+                arrived,
+            };
+            while !reports(ended) {
+                tokio::time::sleep(REPORT_AGAIN_AFTER).await;
+            }
         });
     }
 }

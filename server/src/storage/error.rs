@@ -41,7 +41,7 @@ pub enum StorageError {
         expected: u32,
     },
     /// The file belongs to another replica or another cluster.
-    #[error("{path} belongs to {found}, not to {expected}; point the replica at its own data directory, or start it with the id and members the directory was made for", path = .path.display())]
+    #[error("{path} belongs to {found}, not to {expected}; point the replica at its own data directory, or start it with the id and the members it was founded with (the cluster's number is made of their ids and addresses)", path = .path.display())]
     OtherIdentity {
         /// The file.
         path: PathBuf,
