@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use trimtab_registry::command::{Command, JudgeLeases, LEASES_PER_JUDGEMENT_MAX, Register};
+use trimtab_registry::command::{
+    Command, Deregister, JudgeLeases, LEASES_PER_JUDGEMENT_MAX, Register,
+};
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::{
     Capacity, DeclaredStatus, InstanceSpec, LeaseKey, Metadata, Status, Ttl,
@@ -13,6 +15,8 @@ use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
 use super::{LeaseClock, LeaseSettings, LeaseTime, Leases};
+
+mod random;
 
 const TERM: u64 = 3;
 const TTL: Duration = Duration::from_secs(15);
