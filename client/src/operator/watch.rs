@@ -106,10 +106,12 @@ impl ServiceWatch {
                     }
                 }
                 Ok(None) => {}
-                Err(status) => match Error::from_status("Watch", status) {
-                    error @ (Error::Invalid(_) | Error::Refused(_)) => return Err(error),
-                    _ => {}
-                },
+                Err(status) => {
+                    let error = Error::from_status("Watch", status);
+                    if matches!(error, Error::Invalid(_) | Error::Refused(_)) {
+                        return Err(error);
+                    }
+                }
             }
             sleep(REOPEN_PAUSE).await;
         }
