@@ -22,7 +22,7 @@ use trimtab_registry::state::Registry;
 
 use self::brake::{Brake, Ward};
 pub use self::clock::{LeaseClock, LeaseTime};
-use self::slot::{Next, Place, Slot};
+use self::slot::{Next, Place, Reign, Slot};
 
 pub mod brake;
 mod clock;
@@ -63,7 +63,9 @@ impl Default for LeaseSettings {
 #[derive(Debug, Default)]
 pub struct Leases {
     settings: LeaseSettings,
-    leading: Option<Leading>,
+    /// The term this replica leads in.
+    leading: Option<u64>,
+    reign: Reign,
     slots: HashMap<LeaseKey, Slot>,
     /// When to look at which lease again: each that is not due is here once,
     /// no later than its next deadline. Renewals leave it alone; a lease that
@@ -72,12 +74,6 @@ pub struct Leases {
     wards: HashMap<ServiceName, Ward>,
     /// The services that have leases due, or an alarm that goes on.
     restless: BTreeSet<ServiceName>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Leading {
-    term: u64,
-    since: LeaseTime,
 }
 
 impl Leases {
@@ -119,6 +115,7 @@ impl Leases {
     pub fn reset(&mut self, now: LeaseTime, registry: &Registry) {
         *self = Self {
             leading: self.leading,
+            reign: self.reign,
             ..Self::new(self.settings)
         };
         for service in registry.services() {
@@ -132,12 +129,14 @@ impl Leases {
     /// Becomes the judge in `term`. Every lease has one whole TTL from now.
     pub fn lead(&mut self, now: LeaseTime, term: u64) {
         self.follow();
-        self.leading = Some(Leading { term, since: now });
+        self.leading = Some(term);
+        self.reign.since = now;
     }
 
     /// Judges no more.
     pub fn follow(&mut self) {
         self.leading = None;
+        self.reign.number += 1;
         for service in std::mem::take(&mut self.restless) {
             let due = self.wards.get_mut(&service).map(Ward::discharge);
             for key in due.into_iter().flatten() {
@@ -153,10 +152,15 @@ impl Leases {
     pub fn renew(&mut self, now: LeaseTime, via: u64, keys: &[LeaseKey]) -> Vec<LeaseKey> {
         let mut lost = Vec::new();
         for key in keys {
-            match self.slots.get_mut(key) {
-                None => lost.push(key.clone()),
-                Some(slot) if slot.unwell() => self.change(now, key, |slot| slot.renew(now, via)),
-                Some(slot) => slot.renew(now, via),
+            let Some(slot) = self.slots.get_mut(key) else {
+                lost.push(key.clone());
+                continue;
+            };
+            slot.enter(self.reign);
+            if slot.unwell() {
+                self.change(now, key, |slot| slot.renew(now, via));
+            } else {
+                slot.renew(now, via);
             }
         }
         lost
@@ -166,12 +170,12 @@ impl Leases {
     /// goodbye. Passed over for a lease whose last renewal came through
     /// another replica: its process had left that stream by itself.
     pub fn broken(&mut self, now: LeaseTime, via: u64, keys: &[LeaseKey]) {
-        let leading_since = self.leading.map(|leading| leading.since);
         for key in keys {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            let noted = slot.note_break(now, via, leading_since.unwrap_or_default());
+            slot.enter(self.reign);
+            let noted = slot.note_break(now, via);
             let turn = now.after(self.settings.break_grace);
             if noted && matches!(slot.place, Place::Agenda(later) if later > turn) {
                 self.file(key, turn);
@@ -185,13 +189,12 @@ impl Leases {
     /// A lease that is in a judgement is left alone until an event tells what
     /// came of it, or for the time of `retry`.
     pub fn judge(&mut self, now: LeaseTime) -> Option<Command> {
-        let leading = self.leading?;
         let mut judged = JudgeLeases {
-            term: leading.term,
+            term: self.leading?,
             ..JudgeLeases::default()
         };
-        self.judge_agenda(now, leading.since, &mut judged);
-        self.judge_due(now, leading.since, &mut judged);
+        self.judge_agenda(now, &mut judged);
+        self.judge_due(now, &mut judged);
         (!judged.is_empty()).then_some(Command::JudgeLeases(judged))
     }
 
@@ -209,7 +212,7 @@ impl Leases {
         let slot = Slot::new(now, ttl, suspect);
         let ward = self.wards.entry(key.service.clone()).or_default();
         ward.admit(slot.unwell());
-        let turn = match slot.next(now, LeaseTime::default(), &self.settings) {
+        let turn = match slot.next(now, &self.settings) {
             Next::Wait(turn) => turn,
             _ => now,
         };
@@ -238,6 +241,7 @@ impl Leases {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
+        slot.enter(self.reign);
         let was_unwell = slot.unwell();
         change(slot);
         if let Some(ward) = self.wards.get_mut(&key.service) {
@@ -259,7 +263,7 @@ impl Leases {
         self.agenda.insert((turn, key.clone()));
     }
 
-    fn judge_agenda(&mut self, now: LeaseTime, leading_since: LeaseTime, judged: &mut JudgeLeases) {
+    fn judge_agenda(&mut self, now: LeaseTime, judged: &mut JudgeLeases) {
         for _ in 0..EXAMINED_MAX {
             let full = judged.len() >= LEASES_PER_JUDGEMENT_MAX;
             if full || self.agenda.first().is_none_or(|(turn, _)| *turn > now) {
@@ -271,7 +275,8 @@ impl Leases {
             let Some(slot) = self.slots.get_mut(&key) else {
                 continue;
             };
-            match slot.next(now, leading_since, &self.settings) {
+            slot.enter(self.reign);
+            match slot.next(now, &self.settings) {
                 Next::Wait(turn) => self.file(&key, turn),
                 Next::Suspect => {
                     self.await_answer(now, &key);
@@ -292,7 +297,7 @@ impl Leases {
         }
     }
 
-    fn judge_due(&mut self, now: LeaseTime, leading_since: LeaseTime, judged: &mut JudgeLeases) {
+    fn judge_due(&mut self, now: LeaseTime, judged: &mut JudgeLeases) {
         let restless: Vec<ServiceName> = self.restless.iter().cloned().collect();
         for service in restless {
             let room = LEASES_PER_JUDGEMENT_MAX - judged.len();
@@ -305,8 +310,7 @@ impl Leases {
                 self.restless.remove(&service);
             }
             for key in due {
-                let next = (self.slots.get(&key))
-                    .map(|slot| slot.next(now, leading_since, &self.settings));
+                let next = (self.slots.get(&key)).map(|slot| slot.next(now, &self.settings));
                 self.await_answer(now, &key);
                 if let Some(Next::Expire(suspect_since)) = next {
                     judged.expire.push(Expiry { key, suspect_since });

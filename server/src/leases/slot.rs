@@ -7,10 +7,21 @@ use trimtab_registry::revision::Revision;
 use crate::leases::LeaseSettings;
 use crate::leases::clock::LeaseTime;
 
+/// One stretch of leading, or of following, by this replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reign {
+    /// Tells reigns apart that begin at the same lease time.
+    pub(crate) number: u64,
+    /// When it began; while following, when it last led.
+    pub(crate) since: LeaseTime,
+}
+
 /// What the leader remembers of one lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     ttl: Duration,
+    /// The reign that the rest was noted in.
+    reign: u64,
     /// The last renewal.
     renewed: LeaseTime,
     /// The replica it came through; 0 when not known.
@@ -56,6 +67,7 @@ impl Slot {
     pub(crate) fn new(now: LeaseTime, ttl: Duration, suspect_since: Option<Revision>) -> Self {
         Self {
             ttl,
+            reign: 0,
             renewed: now,
             via: 0,
             broken: None,
@@ -72,6 +84,19 @@ impl Slot {
         self.suspect_since.is_some() && !self.returned
     }
 
+    /// Forgets what was noted in an earlier reign, of which this one knows
+    /// too little, and counts as renewed when this one began. To be called
+    /// before anything is noted or asked.
+    pub(crate) fn enter(&mut self, reign: Reign) {
+        if self.reign != reign.number {
+            self.reign = reign.number;
+            self.renewed = self.renewed.max(reign.since);
+            self.via = 0;
+            self.broken = None;
+            self.judged = None;
+        }
+    }
+
     pub(crate) fn renew(&mut self, now: LeaseTime, via: u64) {
         self.renewed = now;
         self.via = via;
@@ -81,16 +106,11 @@ impl Slot {
     }
 
     /// Notes that its stream at replica `via` broke, unless its last renewal
-    /// since this replica leads came through another one.
-    pub(crate) fn note_break(
-        &mut self,
-        now: LeaseTime,
-        via: u64,
-        leading_since: LeaseTime,
-    ) -> bool {
-        let elsewhere = self.via != 0 && self.via != via && self.renewed >= leading_since;
+    /// came through another one.
+    pub(crate) fn note_break(&mut self, now: LeaseTime, via: u64) -> bool {
+        let elsewhere = self.via != 0 && self.via != via;
         if !elsewhere {
-            self.broken = Some(now);
+            self.broken = self.broken.or(Some(now));
         }
         !elsewhere
     }
@@ -111,26 +131,18 @@ impl Slot {
         self.judged = None;
     }
 
-    /// What comes of it `now`, for a leader since `leading_since`: what was
-    /// noted before that does not count, and all leases were renewed then.
-    pub(crate) fn next(
-        &self,
-        now: LeaseTime,
-        leading_since: LeaseTime,
-        settings: &LeaseSettings,
-    ) -> Next {
-        let in_this_term = |noted: Option<LeaseTime>| noted.filter(|at| *at >= leading_since);
-        let answer_by = in_this_term(self.judged).map(|judged| judged.after(settings.retry));
+    /// What comes of it `now`.
+    pub(crate) fn next(&self, now: LeaseTime, settings: &LeaseSettings) -> Next {
+        let answer_by = self.judged.map(|judged| judged.after(settings.retry));
         if let Some(answer_by) = answer_by.filter(|by| *by > now) {
             return Next::Wait(answer_by);
         }
-        let renewed = self.renewed.max(leading_since);
         let (deadline, then) = match self.suspect_since {
             Some(_) if self.returned => return Next::Revive,
-            Some(since) => (renewed.after(self.ttl), Next::Expire(since)),
+            Some(since) => (self.renewed.after(self.ttl), Next::Expire(since)),
             None => {
-                let silent = renewed.after(self.ttl.saturating_mul(2) / 3);
-                let broken = in_this_term(self.broken).map(|at| at.after(settings.break_grace));
+                let silent = self.renewed.after(self.ttl.saturating_mul(2) / 3);
+                let broken = self.broken.map(|at| at.after(settings.break_grace));
                 (broken.map_or(silent, |at| at.min(silent)), Next::Suspect)
             }
         };

@@ -108,7 +108,7 @@ proptest! {
                 Step::Break(i, via) => {
                     leader.leases.broken(leader.now, via, &keys[i..=i]);
                     if let Some(truth) = oracle.leases.get_mut(&keys[i]) {
-                        truth.broken = Some(leader.now);
+                        truth.broken = truth.broken.or(Some(leader.now));
                     }
                 }
                 Step::Judge { applied } => {
@@ -130,6 +130,8 @@ proptest! {
                 Step::Lead => {
                     leader.leases.lead(leader.now, TERM);
                     oracle.leading_since = leader.now;
+                    let truths = oracle.leases.values_mut();
+                    truths.for_each(|truth| truth.broken = None);
                 }
                 Step::Follow => leader.leases.follow(),
             }
