@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use raft::eraftpb::Message;
@@ -21,6 +21,7 @@ use super::observer::Observer;
 use super::pending::{Answer, Pending, Reply};
 use super::replica::Replica;
 use super::status::{ConsensusStatus, Role};
+use super::ticker::Ticker;
 use crate::peers::Report;
 use crate::peers::line::Lines;
 use crate::storage::file::{LogBase, Round, Storage};
@@ -30,11 +31,6 @@ const ROUND_INPUTS_MAX: usize = 1_024;
 
 /// Bytes proposed in one round: one message to each follower.
 const ROUND_BYTES_MAX: usize = 1 << 20;
-
-/// Ticks that may pass at once. A process that was paused for an hour must
-/// not believe that it heard nothing for an hour before it has looked at what
-/// waits for it.
-const TICKS_AT_ONCE_MAX: u32 = 2;
 
 /// Ticks a stopping leader waits for a successor: as long as an election.
 const HAND_OVER_TICKS: u32 = 20;
@@ -410,61 +406,5 @@ impl<O: Observer> Driver<O> {
             .stopping
             .is_some_and(|ticks| ticks == 0 || self.replica.role() != Role::Leader);
         has_left || self.shared.is_abandoned.load(Ordering::Relaxed)
-    }
-}
-
-/// Turns real time into ticks.
-#[derive(Debug)]
-pub(super) struct Ticker {
-    interval: Duration,
-    next: Instant,
-}
-
-impl Ticker {
-    pub(super) fn new(interval: Duration, now: Instant) -> Self {
-        Self {
-            interval,
-            next: now.checked_add(interval).unwrap_or(now),
-        }
-    }
-
-    fn until_next(&self, now: Instant) -> Duration {
-        self.next.saturating_duration_since(now)
-    }
-
-    /// Ticks since the last call, at most [`TICKS_AT_ONCE_MAX`]; the rest is
-    /// forgotten, not owed.
-    fn due(&mut self, now: Instant) -> u32 {
-        let mut due = 0;
-        while self.next <= now && due < TICKS_AT_ONCE_MAX {
-            due += 1;
-            self.next = self.next.checked_add(self.interval).unwrap_or(now);
-        }
-        if self.next <= now {
-            self.next = now.checked_add(self.interval).unwrap_or(now);
-        }
-        due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_counts_for_two_ticks_however_long_it_was() {
-        let start = Instant::now();
-        let tick = Duration::from_millis(50);
-        let mut ticker = Ticker::new(tick, start);
-        assert_eq!(ticker.due(start), 0);
-        assert_eq!(ticker.until_next(start), tick);
-        assert_eq!(ticker.due(start + tick), 1);
-        assert_eq!(ticker.due(start + tick), 0);
-        assert_eq!(ticker.due(start + tick * 3), 2);
-        let later = start + Duration::from_secs(3600);
-        assert_eq!(ticker.due(later), TICKS_AT_ONCE_MAX);
-        assert_eq!(ticker.due(later), 0);
-        assert_eq!(ticker.until_next(later), tick);
-        assert_eq!(ticker.due(later + tick), 1);
     }
 }

@@ -3,11 +3,11 @@
 //! Commands come in through [`handle::Handle`], on any replica. The one
 //! thread of `driver` feeds them to `replica` (Raft and the registry, without
 //! I/O or clock), makes what comes out durable, sends it to the other replicas
-//! and tells the [`observer::Observer`] what was applied. What is written here
-//! is written once: a committed entry that cannot be read or applied stops the
-//! replica, it is never skipped.
+//! and tells the [`observer::Observer`] what was applied. A committed entry
+//! that cannot be read or applied stops the replica; it is never skipped.
 
 pub mod batch;
+pub mod config;
 mod driver;
 pub mod entry;
 pub mod error;
@@ -26,6 +26,7 @@ pub mod start;
 pub mod status;
 #[cfg(test)]
 mod testing;
+mod ticker;
 pub mod transfer;
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use std::mem;
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
-use raft::{Config, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
 use super::batch::{Batch, Compaction, Decided, Effects, NotProposed, Save, StepError};
+use super::config::{ReplicaConfig, raft_config};
 use super::entry::{EntryError, ProposalId, decode_command, decode_state, encode_state};
 use super::error::FatalError;
 use super::founding::{Restored, snapshot_of};
@@ -22,48 +23,12 @@ use super::logger;
 use super::message::MessageError;
 use super::status::Role;
 
-/// Entries sent in one message, in bytes. Below the transport's bound with
-/// room for one entry of the greatest size.
-pub const MESSAGE_BYTES_MAX: u64 = 1 << 20;
-
-/// Messages on their way to one follower that it has not answered: with the
-/// bound above, what a broken connection can make us send again.
-const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-
-/// Proposals accepted but not yet committed, in bytes: what a stalled quorum
-/// may make a leader hold.
-const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
-
-/// Entries applied in one round, in bytes, so that a long replay leaves room
-/// for heartbeats in between.
-const APPLIED_PER_ROUND_BYTES_MAX: u64 = 4 << 20;
-
 /// Entries since the last snapshot, in bytes, after which another one is due
 /// whatever their number: bounds memory, file and restart.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
 /// Entries kept before a snapshot, in bytes, whatever their number.
 const TRAILING_BYTES_MAX: u64 = 16 << 20;
-
-/// What a replica is told at its making.
-#[derive(Debug, Clone)]
-pub struct ReplicaConfig {
-    /// Its id, one of the members.
-    pub id: u64,
-    /// All members and their addresses.
-    pub members: BTreeMap<u64, String>,
-    /// Marks this run's proposals; a random number.
-    pub incarnation: u64,
-    /// Ticks between a leader's heartbeats.
-    pub heartbeat_ticks: usize,
-    /// Ticks without a leader after which an election may begin; it does
-    /// within twice as many.
-    pub election_ticks: usize,
-    /// Entries applied between two snapshots.
-    pub snapshot_every: u64,
-    /// Entries kept before a snapshot for followers that are a little behind.
-    pub trailing_entries: u64,
-}
 
 /// One replica: Raft, its log, and the registry the log makes.
 pub struct Replica {
@@ -477,24 +442,6 @@ impl Replica {
             });
         }
         Ok(())
-    }
-}
-
-fn raft_config(config: &ReplicaConfig, applied: u64) -> Config {
-    Config {
-        id: config.id,
-        election_tick: config.election_ticks,
-        heartbeat_tick: config.heartbeat_ticks,
-        applied,
-        max_size_per_msg: MESSAGE_BYTES_MAX,
-        max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
-        check_quorum: true,
-        pre_vote: true,
-        // Leases count ticks, and ticks stop when a process is paused.
-        read_only_option: ReadOnlyOption::Safe,
-        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-        max_committed_size_per_ready: APPLIED_PER_ROUND_BYTES_MAX,
-        ..Config::default()
     }
 }
 
