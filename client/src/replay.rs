@@ -63,9 +63,12 @@ impl Replay {
         if source.frames.is_empty() && (source.ended || source.body.is_end_stream()) {
             return Some(Body::empty());
         }
+        let number = source.attempt;
+        // The wrapper asks the attempt at once whether it is empty.
+        drop(source);
         Some(Body::new(Attempt {
             source: Arc::clone(&self.source),
-            number: source.attempt,
+            number,
             position: 0,
         }))
     }
