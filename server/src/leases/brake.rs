@@ -83,6 +83,10 @@ impl Ward {
         self.due.remove(key);
     }
 
+    pub(crate) fn due_count(&self) -> usize {
+        self.due.len()
+    }
+
     /// Nothing is due and no alarm goes on.
     pub(crate) fn is_calm(&self) -> bool {
         self.due.is_empty() && self.alarmed.is_none()
@@ -112,7 +116,7 @@ impl Ward {
         if self.held {
             return Vec::new();
         }
-        let count = count.min(self.due.len());
+        let count = count.min(self.due_count());
         std::iter::from_fn(|| self.due.pop_first())
             .take(count)
             .collect()
@@ -123,7 +127,7 @@ impl Ward {
         let since = self.alarmed.filter(|_| self.held && !self.due.is_empty())?;
         Some(Brake {
             service: service.clone(),
-            held: self.due.len(),
+            held: self.due_count(),
             unwell: self.unwell,
             leases: self.leases,
             since,

@@ -213,6 +213,32 @@ fn a_broken_stream_is_suspect_within_a_second() {
 }
 
 #[test]
+fn several_breaks_count_from_the_first() {
+    let mut leader = Leader::new();
+    let key = leader.register("catalog", "a");
+    for _ in 0..5 {
+        let keys = std::slice::from_ref(&key);
+        leader.leases.broken(leader.now, HERE, keys);
+        leader.pass(Duration::from_millis(100));
+    }
+    leader.settle();
+    assert_eq!(leader.status(&key), Some(Status::Suspect));
+}
+
+#[test]
+fn a_new_leader_does_not_know_through_whom_leases_were_renewed() {
+    let mut leader = Leader::new();
+    let key = leader.register("catalog", "a");
+    let keys = std::slice::from_ref(&key);
+    leader.leases.renew(leader.now, 1, keys);
+    leader.leases.lead(leader.now, TERM);
+    leader.leases.broken(leader.now, 2, keys);
+    leader.pass(Duration::from_millis(500));
+    leader.settle();
+    assert_eq!(leader.status(&key), Some(Status::Suspect));
+}
+
+#[test]
 fn a_renewal_after_the_break_keeps_it_ready() {
     let mut leader = Leader::new();
     let key = leader.register("catalog", "a");
@@ -286,6 +312,21 @@ fn a_new_leader_forgets_breaks_and_dues_of_before() {
         keys.iter()
             .all(|key| leader.status(key) == Some(Status::Ready))
     );
+}
+
+#[test]
+fn a_new_leader_holds_back_for_the_whole_time_again() {
+    let mut leader = Leader::new();
+    let keys = leader.register_many("catalog", 4);
+    for _ in 0..3 {
+        leader.pass(TTL * 2 / 3);
+        leader.settle();
+        leader.pass(HOLD - TTL * 2 / 3 - Duration::from_secs(1));
+        leader.settle();
+        assert_eq!(leader.leases.brakes().len(), 1);
+        leader.leases.lead(leader.now, TERM);
+    }
+    assert_eq!(leader.left(&keys), 4);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::brake::Ward;
+use super::super::slot::{Place, Slot};
 use super::*;
 
 const INSTANCES: usize = 6;
@@ -81,13 +83,15 @@ impl Oracle {
     }
 }
 
+/// Every lease is in one place, and knows in which.
 fn check_books(leases: &Leases) {
-    let due: usize = leases
-        .slots
-        .values()
-        .filter(|slot| slot.place == super::super::Place::Due)
-        .count();
+    let is_due = |slot: &&Slot| slot.place == Place::Due;
+    let due = leases.slots.values().filter(is_due).count();
     assert_eq!(leases.agenda.len() + due, leases.slots.len());
+    assert_eq!(
+        leases.wards.values().map(Ward::due_count).sum::<usize>(),
+        due
+    );
 }
 
 proptest! {
