@@ -40,7 +40,7 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub peers: Option<Vec<String>>,
-    /// Where the log and snapshots are kept [default: trimtab-<ID>.data in this directory]
+    /// Where the log and snapshots are kept [default: trimtab-ID.data in this directory]
     #[arg(long, env = "TRIMTAB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Take a snapshot and cut the log each time this many entries were applied [default: 10000]

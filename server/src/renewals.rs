@@ -86,7 +86,7 @@ enum Relayed {
     Broken(Vec<LeaseKey>),
 }
 
-/// The receiving end of the relay, for [`Renewals::run_relay`].
+/// The receiving end of the relay, for [`Relay::run`].
 #[derive(Debug)]
 pub struct Relay(mpsc::Receiver<Relayed>);
 

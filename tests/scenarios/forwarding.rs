@@ -1,7 +1,10 @@
 //! Any replica takes any request, and what was acknowledged is there afterwards.
 
+use tokio::net::TcpListener;
 use trimtab_client::operator::change::{ChangeOptions, ServiceShift, ShiftTarget};
 use trimtab_proto::v1::{ResolveRequest, View, resolve_response};
+use trimtab_server::config::Config;
+use trimtab_server::node::Node;
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::eventually;
 
@@ -154,6 +157,35 @@ async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
         .expect_err("no quorum");
     assert!(
         refused.to_string().contains("unavailable") && refused.to_string().contains("quorum"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_may_move_to_another_address_but_not_to_another_cluster() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let start = async |members: &[u64]| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut config = Config::single(address, directory.path().to_owned());
+        for id in members {
+            config.members.insert(*id, format!("127.0.0.1:{id}"));
+        }
+        Node::start_on(listener, config).await
+    };
+    let first = start(&[]).await.expect("starts");
+    first.ready().await.expect("serves");
+    first.shutdown().await;
+
+    let moved = start(&[]).await.expect("starts elsewhere");
+    moved.ready().await.expect("serves");
+    moved.shutdown().await;
+
+    let refused = start(&[2, 3]).await.expect_err("another cluster");
+    assert!(
+        refused
+            .to_string()
+            .contains("replicas 1, the settings name 1, 2, 3"),
         "{refused}"
     );
 }

@@ -1,5 +1,12 @@
 //! Behaviour of whole registries over real sockets: one module per story.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and so does what sets it up"
+)]
+
+mod balancing;
 mod forwarding;
 mod guards;
 mod liveness;

@@ -166,7 +166,8 @@ impl Cluster {
         RoutingClient::new(self.channel(id))
     }
 
-    /// Registers an instance through replica `id`; nothing renews its lease.
+    /// Registers an instance that nothing listens behind, through replica
+    /// `id`. Nothing renews its lease, which lasts longer than a test.
     ///
     /// # Panics
     /// When it is refused.
@@ -177,15 +178,30 @@ impl Cluster {
         group: &str,
         instance: &str,
     ) -> RegisterResponse {
+        self.register_at(id, service, group, instance, "127.0.0.1:1")
+            .await
+    }
+
+    /// The same, at an address where something may listen.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn register_at(
+        &self,
+        id: u64,
+        service: &str,
+        group: &str,
+        instance: &str,
+        address: &str,
+    ) -> RegisterResponse {
         let request = RegisterRequest {
             service: service.to_owned(),
             instance: Some(Instance {
                 id: instance.to_owned(),
                 group: group.to_owned(),
-                address: "127.0.0.1:1".to_owned(),
+                address: address.to_owned(),
                 ..Instance::default()
             }),
-            // Long: a test that is not about leases must not meet one's end.
             ttl: Some(prost_types::Duration {
                 seconds: 600,
                 nanos: 0,

@@ -8,6 +8,7 @@ use std::sync::mpsc::{TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use raft::eraftpb;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +114,11 @@ pub fn start<O: Observer>(
     check(&settings, &storage)?;
     let cluster_id = storage.identity().cluster_id;
     let restored = match storage.load()? {
-        Some(saved) => restore(saved)?,
+        Some(saved) => {
+            let restored = restore(saved)?;
+            check_members(&settings, &restored.snapshot)?;
+            restored
+        }
         None => found(&settings, &mut storage)?,
     };
     let mut replica = Replica::new(&replica_config(&settings), restored)?;
@@ -206,6 +211,30 @@ fn check(settings: &Settings, storage: &Storage) -> Result<(), StartError> {
         return Err(refuse(format!("the storage was opened for {found}")));
     }
     Ok(())
+}
+
+/// The addresses of members may change between starts, the members may not:
+/// a replica that counts other voters would make a quorum of its own.
+fn check_members(settings: &Settings, snapshot: &eraftpb::Snapshot) -> Result<(), StartError> {
+    let mut founded = snapshot.get_metadata().get_conf_state().voters.clone();
+    founded.sort_unstable();
+    if settings.members.keys().eq(&founded) {
+        return Ok(());
+    }
+    let list = |ids: &[u64]| {
+        let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+        ids.join(", ")
+    };
+    let named: Vec<u64> = settings.members.keys().copied().collect();
+    Err(StartError::Settings {
+        id: settings.id,
+        reason: format!(
+            "its data directory belongs to a cluster of replicas {}, the settings name {}; \
+             name the same ones, or point it at its own data directory",
+            list(&founded),
+            list(&named)
+        ),
+    })
 }
 
 fn restore(saved: Saved) -> Result<Restored, MessageError> {

@@ -110,9 +110,7 @@ impl Discovery for DiscoveryService {
             .context
             .handle
             .query(move |registry| {
-                let mut rest = registry
-                    .services()
-                    .skip_while(|service| service.name().as_str() <= request.after.as_str());
+                let mut rest = registry.services_after(&request.after);
                 let page: Vec<ServiceSummary> = rest.by_ref().take(limit).map(summary).collect();
                 (page, rest.next().is_some())
             })

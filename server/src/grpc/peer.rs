@@ -17,7 +17,8 @@ use trimtab_registry::rejection::Invalid;
 use super::cluster::own_status;
 use super::context::Context;
 use super::convert;
-use super::status::{of_deliver_error, of_invalid, of_propose_error, of_transfer_error};
+use super::status::{of_deliver_error, of_invalid, of_transfer_error};
+use crate::consensus::forward;
 use crate::consensus::transfer::Arriving;
 
 /// The service.
@@ -102,7 +103,7 @@ impl Peer for PeerService {
         self.check_cluster(request.cluster_id)?;
         let handle = &self.context.handle;
         let proposed = handle.propose_here(request.command, request.dry_run).await;
-        let (applied_index, result) = proposed.map_err(of_propose_error)?;
+        let (applied_index, result) = proposed.map_err(|error| forward::to_status(&error))?;
         Ok(Response::new(ProposeResponse {
             applied_index,
             result,

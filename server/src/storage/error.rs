@@ -40,8 +40,8 @@ pub enum StorageError {
         /// The format number this version knows.
         expected: u32,
     },
-    /// The file belongs to another replica or another cluster.
-    #[error("{path} belongs to {found}, not to {expected}; point the replica at its own data directory, or start it with the id and the members it was founded with (the cluster's number is made of their ids and addresses)", path = .path.display())]
+    /// The file belongs to another replica.
+    #[error("{path} belongs to {found}, not to replica {}; point the replica at its own data directory, or start it with its own id", .expected.replica_id, path = .path.display())]
     OtherIdentity {
         /// The file.
         path: PathBuf,

@@ -40,7 +40,8 @@ pub(super) const KEY_HARD_STATE: u64 = 2;
 pub(super) const KEY_LOG_BASE: u64 = 3;
 pub(super) const KEY_SNAPSHOT: u64 = 4;
 
-/// Whose data it is. Fixed when the file is made.
+/// Whose data it is. Fixed when the file is made, whatever the members'
+/// addresses become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The replica's id.
@@ -106,7 +107,9 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens the file in `directory`, making both if need be.
+    /// Opens the file in `directory`, making both if need be. A file that is
+    /// there keeps the cluster it was founded in, which
+    /// [`Storage::identity`] tells.
     ///
     /// # Errors
     ///
@@ -312,14 +315,17 @@ impl Storage {
         })
     }
 
-    fn check_identity(&self, record: Option<Vec<u8>>) -> Result<(), StorageError> {
+    fn check_identity(&mut self, record: Option<Vec<u8>>) -> Result<(), StorageError> {
         const WHAT: &str = "the identity";
         let record = record.ok_or_else(|| self.damaged(WHAT, "it is missing"))?;
         let payload =
             unseal(KEY_IDENTITY, &record).map_err(|reason| self.damaged(WHAT, &reason))?;
         let found =
             decode_identity(payload).ok_or_else(|| self.damaged(WHAT, "it is not 16 bytes"))?;
-        if found == self.identity {
+        if found.replica_id == self.identity.replica_id {
+            // Addresses may change; the cluster keeps the number it was
+            // founded with.
+            self.identity = found;
             return Ok(());
         }
         Err(StorageError::OtherIdentity {

@@ -198,29 +198,34 @@ fn an_installed_snapshot_replaces_the_log() {
 }
 
 #[test]
-fn another_identity_is_refused_with_both_names() {
+fn another_replica_is_refused_with_both_names() {
     let directory = tempfile::tempdir().expect("tempdir");
     drop(founded(directory.path()));
-    for other in [
-        Identity {
-            replica_id: 2,
-            ..ME
-        },
-        Identity {
-            cluster_id: 8,
-            ..ME
-        },
-    ] {
-        let error = Storage::open(directory.path(), other).expect_err("is another's");
-        let StorageError::OtherIdentity {
-            found, expected, ..
-        } = &error
-        else {
-            panic!("{error}");
-        };
-        assert_eq!((*found, *expected), (ME, other));
-        assert!(error.to_string().contains(FILE_NAME), "{error}");
-    }
+    let other = Identity {
+        replica_id: 2,
+        ..ME
+    };
+    let error = Storage::open(directory.path(), other).expect_err("is another's");
+    let StorageError::OtherIdentity {
+        found, expected, ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((*found, *expected), (ME, other));
+    assert!(error.to_string().contains(FILE_NAME), "{error}");
+}
+
+#[test]
+fn the_cluster_stays_the_one_that_was_founded() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    let moved = Identity {
+        cluster_id: 8,
+        ..ME
+    };
+    let storage = Storage::open(directory.path(), moved).expect("the same replica");
+    assert_eq!(storage.identity(), ME);
 }
 
 #[test]
