@@ -16,6 +16,8 @@ use crate::cluster::Cluster;
 use crate::connection::{PING_INTERVAL, Protocol};
 use crate::error::Error;
 use crate::pool::Pool;
+use crate::registration::RegistrationBuilder;
+use crate::renewal::{Leases, renew};
 use crate::resolver::{Watcher, resolve};
 use crate::subscription::{Known, Subscriptions};
 
@@ -45,9 +47,13 @@ pub(crate) struct Shared {
     cluster: Cluster,
     watcher: Watcher,
     subscriptions: Arc<Subscriptions>,
-    pools: Mutex<HashMap<(Arc<str>, Protocol), Weak<Pool>>>,
+    leases: Arc<Leases>,
+    pools: Mutex<HashMap<PoolKey, Weak<Pool>>>,
     _stop: DropGuard,
 }
+
+/// Balancers share what they call the same service in the same way with.
+type PoolKey = (Arc<str>, Protocol);
 
 /// What can be said of a process before it connects.
 #[derive(Debug, Clone)]
@@ -113,6 +119,18 @@ impl Client {
         }
     }
 
+    /// One instance of `service`: the release it runs, and the `host:port`
+    /// that callers connect to. Start it when it listens.
+    pub fn register(
+        &self,
+        service: impl Into<String>,
+        group: impl Into<String>,
+        address: impl Into<String>,
+    ) -> RegistrationBuilder {
+        let client = Arc::clone(&self.shared);
+        RegistrationBuilder::new(client, service.into(), group.into(), address.into())
+    }
+
     /// The replicas.
     pub fn cluster(&self) -> &Cluster {
         &self.shared.cluster
@@ -136,6 +154,14 @@ impl fmt::Debug for Client {
 // === impl Shared ===
 
 impl Shared {
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
     /// The pool of a service, shared by all who call it the same way.
     fn pool(&self, service: &str, protocol: Protocol) -> Result<Arc<Pool>, Error> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,11 +238,14 @@ impl ClientBuilder {
             Arc::clone(&subscriptions),
             stop.clone(),
         ));
+        let leases = Arc::new(Leases::default());
+        tokio::spawn(renew(cluster.clone(), Arc::clone(&leases), stop.clone()));
         Ok(Client {
             shared: Arc::new(Shared {
                 cluster,
                 watcher,
                 subscriptions,
+                leases,
                 pools: Mutex::default(),
                 _stop: stop.drop_guard(),
             }),

@@ -6,6 +6,7 @@ pub mod client;
 pub mod cluster;
 pub mod error;
 pub mod operator;
+pub mod registration;
 pub mod response_body;
 
 mod backoff;
@@ -17,6 +18,7 @@ mod load;
 mod outcome;
 mod picker;
 mod pool;
+mod renewal;
 mod replay;
 mod resolver;
 mod shares;

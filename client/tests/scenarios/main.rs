@@ -1,9 +1,11 @@
 //! The client against real servers on loopback and a registry that says what a test tells it to.
 
 #![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod calls;
 mod instance;
 mod process;
+mod registering;
 mod registry;
 mod watching;

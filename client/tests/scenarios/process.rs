@@ -60,10 +60,12 @@ impl Process {
         self.address
     }
 
-    /// No goodbye; the kernel closes the sockets.
+    /// No goodbye; all its sockets are closed when this returns.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // A runtime may not be waited for on a thread that runs another.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
+            ended.join().unwrap();
         }
     }
 }

@@ -1,0 +1,484 @@
+//! Being found: register when ready, stay registered, leave without a failed call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use trimtab_proto::v1 as wire;
+use trimtab_proto::v1::registration_client::RegistrationClient;
+
+use crate::backoff::Backoff;
+use crate::client::Shared;
+use crate::cluster::{DEFAULT_DEADLINE, Repeat};
+use crate::error::Error;
+use crate::operator::Operator;
+use crate::renewal::{Key, Lease};
+
+/// How long [`Registration::drain`] waits for callers unless told otherwise:
+/// well above the time a view takes to every caller that lives.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A start outlasts a restart of the whole registry.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between attempts to register while the registry is away.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+/// What is said of an instance when it registers. Call
+/// [`start`](RegistrationBuilder::start).
+#[derive(Clone)]
+#[must_use = "call start() to register"]
+pub struct RegistrationBuilder {
+    client: Arc<Shared>,
+    request: wire::RegisterRequest,
+    instance: wire::Instance,
+    ttl: Option<Duration>,
+    within: Duration,
+}
+
+/// Whether an instance takes calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet. Callers may connect.
+    Starting,
+    /// It does.
+    Ready,
+}
+
+/// How leaving went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Whether every caller said in time that it sends nothing any more.
+    pub complete: bool,
+    /// Callers that had not, by name; at most 100.
+    pub laggards: Vec<String>,
+}
+
+/// An instance that is registered, and stays so until this is drained,
+/// deregistered or dropped.
+///
+/// Dropped without a word, it is not renewed any more: callers prefer others
+/// at once, and the registry removes it when its lease ends.
+pub struct Registration {
+    kept: Arc<Kept>,
+    _stop: DropGuard,
+}
+
+/// What the registration and the task that restores it share.
+struct Kept {
+    client: Arc<Shared>,
+    lease: Arc<Lease>,
+    request: Mutex<wire::RegisterRequest>,
+}
+
+// === impl RegistrationBuilder ===
+
+impl RegistrationBuilder {
+    pub(crate) fn new(
+        client: Arc<Shared>,
+        service: String,
+        group: String,
+        address: String,
+    ) -> Self {
+        Self {
+            client,
+            request: wire::RegisterRequest {
+                service,
+                ..wire::RegisterRequest::default()
+            },
+            instance: wire::Instance {
+                id: format!("{:016x}", rand::random::<u64>()),
+                group,
+                address,
+                status: wire::InstanceStatus::Ready.into(),
+                ..wire::Instance::default()
+            },
+            ttl: None,
+            within: START_WITHIN,
+        }
+    }
+
+    /// Unique within the service: 1 to 64 of `[a-z0-9._-]`. Random by default.
+    /// One that is kept over restarts keeps what operators set on the instance.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.instance.id = id.into();
+        self
+    }
+
+    /// The failure domain it is in.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.instance.zone = zone.into();
+        self
+    }
+
+    /// Its weight within its group, 1 to 10,000; 100 unless set.
+    pub fn capacity(mut self, capacity: u32) -> Self {
+        self.instance.capacity = capacity;
+        self
+    }
+
+    /// A pair that callers can read: at most 32 of them.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.instance.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// How long it stays registered after its last renewal, 1 second to 10
+    /// minutes; 15 seconds unless set. It is renewed three times within.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Registers as [`Readiness::Starting`]; say
+    /// [`Registration::set_readiness`] when it serves.
+    pub fn starting(mut self) -> Self {
+        self.instance.status = wire::InstanceStatus::Starting.into();
+        self
+    }
+
+    /// How long to try while the registry is unavailable; 30 seconds unless
+    /// set.
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    /// Registers, and renews from now on. Call it when the instance listens.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the field, its value and the rule;
+    /// [`Error::Refused`] when the group is being torn down;
+    /// [`Error::Unavailable`] when no replica took it in time.
+    pub async fn start(mut self) -> Result<Registration, Error> {
+        let ttl = self.ttl.map(prost_types::Duration::try_from).transpose();
+        self.request.ttl = ttl.map_err(|_| {
+            let given = self.ttl.unwrap_or_default();
+            Error::Invalid(format!("ttl {given:?} must be 1 second to 10 minutes"))
+        })?;
+        let key = Key {
+            service: self.request.service.clone(),
+            instance_id: self.instance.id.clone(),
+        };
+        self.request.instance = Some(self.instance);
+        let lease = Arc::new(Lease::new(key));
+        self.client.leases().add(&lease)?;
+        let stop = CancellationToken::new();
+        let registration = Registration {
+            kept: Arc::new(Kept {
+                client: self.client,
+                lease,
+                request: Mutex::new(self.request),
+            }),
+            _stop: stop.clone().drop_guard(),
+        };
+        registration.kept.register_within(self.within).await?;
+        tokio::spawn(keep(Arc::clone(&registration.kept), stop));
+        Ok(registration)
+    }
+}
+
+impl fmt::Debug for RegistrationBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationBuilder")
+            .field("service", &self.request.service)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Registration ===
+
+impl Registration {
+    /// The service it belongs to.
+    pub fn service(&self) -> &str {
+        &self.kept.lease.key.service
+    }
+
+    /// What it is called within the service.
+    pub fn id(&self) -> &str {
+        &self.kept.lease.key.instance_id
+    }
+
+    /// Says whether it takes calls.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no replica took it within 5 seconds. The
+    /// wish is kept: it is part of the next registration, should the lease be
+    /// lost.
+    pub async fn set_readiness(&self, readiness: Readiness) -> Result<(), Error> {
+        let status = match readiness {
+            Readiness::Starting => wire::InstanceStatus::Starting,
+            Readiness::Ready => wire::InstanceStatus::Ready,
+        };
+        self.kept.wish(status);
+        match self.kept.set_status(status, DEFAULT_DEADLINE).await {
+            // Lost meanwhile: it is registered anew as wished.
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resolves when the registry tells the instance to leave, because its
+    /// group is being torn down. [`drain`](Registration::drain) then.
+    pub async fn retired(&self) {
+        let mut retired = self.kept.lease.retired.subscribe();
+        // Fails only when the sender is gone, which `self` holds.
+        let _ = retired.wait_for(|retired| *retired).await;
+    }
+
+    /// Whether the registry has told the instance to leave.
+    pub fn is_retired(&self) -> bool {
+        *self.kept.lease.retired.borrow()
+    }
+
+    /// Leaves without a failed call: says DRAINING, waits until every caller
+    /// has said that it sends nothing new, at most `wait`, and deregisters.
+    /// What is still being answered is the server's to finish.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the registry could not be told; the lease
+    /// then ends by itself.
+    pub async fn drain(self, wait: Duration) -> Result<Drained, Error> {
+        let begun = Instant::now();
+        self.kept.wish(wire::InstanceStatus::Draining);
+        let status = wire::InstanceStatus::Draining;
+        let revision = self
+            .kept
+            .set_status(status, wait.max(DEFAULT_DEADLINE))
+            .await?;
+        let drained = match revision {
+            Some(revision) => self.receipts(revision, begun, wait).await,
+            None => Drained {
+                complete: true,
+                laggards: Vec::new(),
+            },
+        };
+        self.deregister().await?;
+        Ok(drained)
+    }
+
+    /// Leaves at once. Calls that are on their way may fail.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the registry could not be told; the lease
+    /// then ends by itself.
+    pub async fn deregister(self) -> Result<(), Error> {
+        let lease = self.kept.lease.reference();
+        // Not renewed, and not registered anew, from here on.
+        self.kept.client.leases().remove(&self.kept.lease.key);
+        let Some(lease) = lease else {
+            return Ok(());
+        };
+        let request = wire::DeregisterRequest { lease: Some(lease) };
+        let cluster = self.kept.client.cluster();
+        cluster
+            .call("Deregister", Repeat::Safe, DEFAULT_DEADLINE, |channel| {
+                let request = request.clone();
+                async move { RegistrationClient::new(channel).deregister(request).await }
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Follows who uses `revision` until all do or `wait` is over.
+    async fn receipts(&self, revision: u64, begun: Instant, wait: Duration) -> Drained {
+        let operator = Operator::new(self.kept.client.cluster().clone());
+        let services = [self.service().to_owned()];
+        let mut receipts = operator.receipts(&services, revision);
+        let mut laggards = Vec::new();
+        loop {
+            let remaining = wait.saturating_sub(begun.elapsed());
+            match timeout(remaining, receipts.next()).await {
+                Ok(Ok(Some(progress))) => {
+                    laggards = progress
+                        .laggards
+                        .into_iter()
+                        .map(|laggard| laggard.name)
+                        .collect();
+                    if progress.complete {
+                        break;
+                    }
+                }
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "cannot see who still calls this instance");
+                    sleep(RETRY_FIRST.min(remaining)).await;
+                }
+                Err(_) => {
+                    return Drained {
+                        complete: false,
+                        laggards,
+                    };
+                }
+            }
+        }
+        Drained {
+            complete: true,
+            laggards: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.kept.client.leases().remove(&self.kept.lease.key);
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("service", &self.service())
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// What a registration from now on says.
+    fn wish(&self, status: wire::InstanceStatus) {
+        let mut request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instance) = &mut request.instance {
+            instance.status = status.into();
+        }
+    }
+
+    fn wished(&self) -> wire::InstanceStatus {
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        request
+            .instance
+            .as_ref()
+            .map(wire::Instance::status)
+            .unwrap_or_default()
+    }
+
+    async fn register_within(&self, within: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        loop {
+            let remaining = within.saturating_sub(begun.elapsed());
+            let error = match self.register(remaining.min(DEFAULT_DEADLINE)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let wait = backoff.next(&mut rand::rng());
+            if !error.is_transient() || wait >= within.saturating_sub(begun.elapsed()) {
+                return Err(error);
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// Takes the lease. Doing it twice only makes the lease a newer one.
+    async fn register(&self, deadline: Duration) -> Result<(), Error> {
+        let request = self
+            .request
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let said = request
+            .instance
+            .as_ref()
+            .map(wire::Instance::status)
+            .unwrap_or_default();
+        let cluster = self.client.cluster();
+        let granted = cluster
+            .call("Register", Repeat::Safe, deadline, |channel| {
+                let request = request.clone();
+                async move { RegistrationClient::new(channel).register(request).await }
+            })
+            .await?;
+        let interval: Option<Duration> = granted
+            .renew_interval
+            .and_then(|interval| interval.try_into().ok());
+        let interval = interval
+            .ok_or_else(|| Error::Malformed("registration: it has no renewal interval".into()))?;
+        self.client
+            .leases()
+            .granted(&self.lease, granted.lease, interval);
+        tracing::info!(
+            service = %self.lease.key.service, instance = %self.lease.key.instance_id,
+            revision = granted.revision, "registered"
+        );
+        // Another wish may have come while this was under way, and found no
+        // lease to set it on.
+        let wished = self.wished();
+        if wished != said {
+            self.set_status(wished, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// The revision of the change; `None` when the lease is lost.
+    async fn set_status(
+        &self,
+        status: wire::InstanceStatus,
+        deadline: Duration,
+    ) -> Result<Option<u64>, Error> {
+        let Some(lease) = self.lease.reference() else {
+            return Ok(None);
+        };
+        let number = lease.lease;
+        let request = wire::SetStatusRequest {
+            lease: Some(lease),
+            status: status.into(),
+        };
+        let cluster = self.client.cluster();
+        let set = cluster
+            .call("SetStatus", Repeat::Safe, deadline, |channel| {
+                let request = request.clone();
+                async move { RegistrationClient::new(channel).set_status(request).await }
+            })
+            .await;
+        match set {
+            Ok(response) => Ok(Some(response.revision)),
+            Err(Error::NotFound(_)) => {
+                self.lease.is_lost(number);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Registers anew whenever the lease is lost, until `stop`.
+async fn keep(kept: Arc<Kept>, stop: CancellationToken) {
+    let key = &kept.lease.key;
+    let work = async {
+        loop {
+            kept.lease.lost.notified().await;
+            if kept.wished() == wire::InstanceStatus::Draining {
+                continue;
+            }
+            tracing::warn!(
+                service = %key.service, instance = %key.instance_id,
+                "the lease was lost, registering anew"
+            );
+            loop {
+                match kept.register_within(START_WITHIN).await {
+                    Ok(()) => break,
+                    Err(Error::Refused(reason)) => {
+                        tracing::warn!(service = %key.service, %reason, "told to leave");
+                        kept.lease.retired.send_replace(true);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::error!(service = %key.service, %error, "not registered");
+                        sleep(RETRY_MOST).await;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
