@@ -63,10 +63,9 @@ pub(crate) fn failure(error: Error, options: &ChangeOptions) -> Failure {
     let unsure = matches!(error, Error::UnknownOutcome { .. });
     let failure = Failure::from(error);
     match &options.request_id {
-        Some(id) if unsure && !options.dry_run => failure
-            .hint(format!(
-                "repeat it with --request-id {id}: if it was made after all, it is not made twice"
-            )),
+        Some(id) if unsure && !options.dry_run => failure.hint(format!(
+            "repeat it with --request-id {id}: if it was made after all, it is not made twice"
+        )),
         _ => failure,
     }
 }

@@ -110,7 +110,9 @@ impl From<Error> for Failure {
             Error::Invalid(_) => (Exit::InvalidArgument, None),
             Error::NotFound(_) => (
                 Exit::NotFound,
-                Some("`trimtab services` lists the services, `trimtab resolve SERVICE` its instances"),
+                Some(
+                    "`trimtab services` lists the services, `trimtab resolve SERVICE` its instances",
+                ),
             ),
             Error::Refused(_) => (Exit::Refused, None),
             Error::Unavailable { .. } => (

@@ -5,6 +5,7 @@ mod actor;
 mod arguments;
 mod change;
 mod commands;
+mod demo;
 mod failure;
 mod output;
 mod percent;
@@ -13,15 +14,18 @@ mod signals;
 mod table;
 mod wait;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::GlobalArgs;
 use crate::commands::{
-    canary, cluster, completions, history, instance, resolve, rollback, serve, services, shift,
-    status, switch, teardown, watch,
+    canary, cluster, completions, history, instance, register, resolve, rollback, serve, services,
+    shift, status, switch, teardown, watch,
 };
+use crate::demo::role::{self, RoleCommand};
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::output::Output;
 use crate::session::Session;
@@ -55,6 +59,9 @@ enum Command {
     /// Follow what callers are told about a service
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
+    /// Hold one instance's registration, for trying things
+    #[command(after_help = register::EXAMPLES)]
+    Register(register::RegisterArgs),
     /// Give one group a share of the calls to try it
     #[command(after_help = canary::EXAMPLES)]
     Canary(canary::CanaryArgs),
@@ -79,29 +86,46 @@ enum Command {
     /// Look at the registry itself
     #[command(after_help = cluster::EXAMPLES)]
     Cluster(cluster::ClusterArgs),
+    /// Watch a release being shipped, and one being rolled back, on this machine
+    #[command(after_help = demo::command::EXAMPLES)]
+    Demo(demo::command::DemoArgs),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
+    if role::is_asked_for() {
+        let command = RoleCommand::parse();
+        let output = Output::new(command.global.output);
+        // Many of them share the machine with the rest of the demo.
+        let runtime = Builder::new_current_thread().enable_all().build();
+        return conclude(output, runtime, role::play(&command));
+    }
     let cli = Cli::parse();
     cli.global.color.apply();
     let output = Output::new(cli.global.output);
-    match run(&cli, output) {
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    conclude(output, runtime, dispatch(&cli, output))
+}
+
+/// Runs to the end and says how it ended.
+fn conclude(
+    output: Output,
+    runtime: io::Result<Runtime>,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> ExitCode {
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
             failure.exit().into()
         }
     }
-}
-
-fn run(cli: &Cli, output: Output) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(dispatch(cli, output))
 }
 
 async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
@@ -112,6 +136,7 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::Services => services::run(&session).await,
         Command::Resolve(args) => resolve::run(args, &session).await,
         Command::Watch(args) => watch::run(args, &session).await,
+        Command::Register(args) => register::run(args, &cli.global, output).await,
         Command::Canary(args) => canary::run(args, &session).await,
         Command::Shift(args) => shift::run(args, &session).await,
         Command::Switch(args) => switch::run(args, &session).await,
@@ -120,6 +145,7 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::History(args) => history::run(args, &session).await,
         Command::Instance(args) => instance::run(args, &session).await,
         Command::Cluster(args) => cluster::run(args, &session).await,
+        Command::Demo(args) => demo::command::run(args, output).await,
         Command::Completions(args) => completions::run(args, output),
     }
 }
@@ -133,6 +159,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        RoleCommand::command().debug_assert();
     }
 
     #[test]

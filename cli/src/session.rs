@@ -13,7 +13,6 @@ use crate::output::Output;
 /// One run of the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    pub(crate) cluster: Cluster,
     pub(crate) operator: Operator,
     pub(crate) output: Output,
     started: Instant,
@@ -26,8 +25,7 @@ impl Session {
         let cluster = Cluster::parse(&global.endpoints)?;
         let deadline = global.timeout.unwrap_or(DEFAULT_DEADLINE);
         Ok(Self {
-            operator: Operator::new(cluster.clone()).with_deadline(deadline),
-            cluster,
+            operator: Operator::new(cluster).with_deadline(deadline),
             output,
             started: Instant::now(),
             timeout: global.timeout,

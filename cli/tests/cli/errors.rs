@@ -1,0 +1,62 @@
+//! Exit codes and errors that scripts can tell apart.
+
+use serde_json::Value;
+
+use crate::process::{Registry, closed_address, run};
+
+#[test]
+fn an_unreadable_command_line_is_usage() {
+    assert_eq!(run(&["shift", "catalog", "v41"]).code, Some(2));
+    assert_eq!(run(&["nonsense"]).code, Some(2));
+    assert_eq!(run(&["switch", "catalog"]).code, Some(2));
+    assert_eq!(run(&["status", "--timeout", "0s"]).code, Some(2));
+}
+
+#[test]
+fn shares_that_do_not_sum_never_leave_the_machine() {
+    let done = run(&["shift", "catalog", "v41=90", "v42=5"]);
+    assert_eq!(done.code, Some(3));
+    assert_eq!(
+        done.stderr,
+        "error: the shares sum to 95%; they must sum to 100%\n"
+    );
+    assert_eq!(done.stdout, "");
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_unavailable_and_named() {
+    let nowhere = closed_address();
+    let done = run(&["status", "--endpoints", &nowhere, "--timeout", "300ms"]);
+    assert_eq!(done.code, Some(6));
+    assert!(done.stderr.starts_with("error: "), "{}", done.stderr);
+    assert!(done.stderr.contains(&nowhere), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: "), "{}", done.stderr);
+}
+
+#[test]
+fn an_endpoint_that_is_none_is_an_invalid_argument() {
+    let done = run(&["services", "--endpoints", "localhost"]);
+    assert_eq!(done.code, Some(3));
+    assert!(done.stderr.contains("has no port"), "{}", done.stderr);
+}
+
+#[test]
+fn errors_are_json_where_results_are() {
+    let registry = Registry::start();
+    let done = registry.run(&["status", "nothing-here", "--output", "json"]);
+    assert_eq!(done.code, Some(4));
+    let error: Value = serde_json::from_str(&done.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "not_found");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("nothing-here"), "{message}");
+    assert_eq!(done.stdout, "");
+}
+
+#[test]
+fn a_bad_name_is_quoted_with_its_rule() {
+    let registry = Registry::start();
+    let done = registry.run(&["switch", "catalog", "V 42"]);
+    assert_eq!(done.code, Some(3));
+    assert!(done.stderr.contains("\"V 42\""), "{}", done.stderr);
+    assert!(done.stderr.contains("[a-z0-9._-]"), "{}", done.stderr);
+}
