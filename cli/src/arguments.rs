@@ -23,6 +23,7 @@ pub(crate) struct GlobalArgs {
         short,
         global = true,
         env = "TRIMTAB_ENDPOINTS",
+        hide_env_values = true,
         default_value = DEFAULT_ENDPOINT,
         value_name = "HOST:PORT,...",
         help_heading = "Global options"
@@ -35,6 +36,7 @@ pub(crate) struct GlobalArgs {
         short,
         global = true,
         env = "TRIMTAB_OUTPUT",
+        hide_env_values = true,
         value_enum,
         default_value_t = Format::Table,
         help_heading = "Global options"
@@ -72,7 +74,7 @@ pub(crate) struct ChangeArgs {
     reason: String,
 
     /// Who, for the history [default: user@host]
-    #[arg(long, env = "TRIMTAB_ACTOR")]
+    #[arg(long, env = "TRIMTAB_ACTOR", hide_env_values = true)]
     actor: Option<String>,
 
     /// Refuse unless the route is still the one of this revision; with several services,

@@ -107,7 +107,9 @@ pub(crate) async fn run(
             it.id, it.service, it.group, it.address
         )
     })?;
-    output.note("renewing; Ctrl-C gives it back");
+    if output.is_attended() {
+        output.note("renewing; Ctrl-C gives it back");
+    }
     tokio::select! {
         asked = asked_to_stop() => asked?,
         () = registration.retired() => output.note("the group is being torn down"),

@@ -31,7 +31,13 @@ pub(crate) struct ServeCommand {
     settings: ServeArgs,
 
     /// The form of log lines
-    #[arg(long, env = "TRIMTAB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long,
+        env = "TRIMTAB_LOG_FORMAT",
+        hide_env_values = true,
+        value_enum,
+        default_value_t = LogFormat::Text
+    )]
     log_format: LogFormat,
 
     /// Stop when stdin ends: for a parent that should not leave a replica behind

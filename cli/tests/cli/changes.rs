@@ -1,6 +1,12 @@
 //! Changes: what they print, what they guard, and how they wait.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use trimtab_proto::v1::discovery_client::DiscoveryClient;
+use trimtab_proto::v1::watch_request::Kind;
+use trimtab_proto::v1::{Hello, Subscribe, WatchRequest};
 
 use crate::golden;
 use crate::process::{Held, Registry};
@@ -117,6 +123,74 @@ fn a_change_with_the_same_id_is_made_once() {
     assert_eq!(again["revision"], first["revision"]);
     let history = registry.json(&["history", "catalog"]);
     assert_eq!(history[0]["kind"], "rollback");
+}
+
+#[test]
+fn a_caller_that_does_not_confirm_is_named() {
+    let (registry, _held) = registry();
+    let _laggard = Laggard::watch(&registry.endpoint, "catalog");
+    let watched = |status: &Value| status["watchers"] == 1;
+    registry.until(&["status", "catalog"], watched);
+    let wait = ["--wait", "--timeout", "600ms"];
+    let done = registry.run(&[&["canary", "catalog", "v42"], &wait[..]].concat());
+    assert_eq!(done.code, Some(7), "{}", done.stderr);
+    assert!(done.stderr.contains("web-12/4711"), "{}", done.stderr);
+    assert!(done.stderr.contains("0 of 1 callers"), "{}", done.stderr);
+
+    let json = ["--output", "json"];
+    let rollback = ["rollback", "catalog"];
+    let done = registry.run(&[&rollback[..], &wait, &json].concat());
+    assert_eq!(done.code, Some(7));
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["receipts"]["complete"], false);
+    let laggard = &report["receipts"]["laggards"][0];
+    assert_eq!(laggard["watcher_id"], "laggard");
+    assert_eq!(laggard["replica_id"], 1);
+    let error: Value = serde_json::from_str(&done.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "waited_in_vain");
+
+    let guarded = registry.run(&["teardown", "catalog", "v42", "--quiet", "0s"]);
+    assert_eq!(guarded.code, Some(5));
+    assert!(guarded.stderr.contains("web-12/4711"), "{}", guarded.stderr);
+}
+
+/// A caller that takes views and never says that it uses them.
+struct Laggard {
+    _runtime: Runtime,
+    _requests: mpsc::Sender<WatchRequest>,
+}
+
+impl Laggard {
+    fn watch(endpoint: &str, service: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let (requests, receiver) = mpsc::channel(2);
+        let hello = Hello {
+            watcher_id: "laggard".into(),
+            name: "web-12/4711".into(),
+            zone: String::new(),
+        };
+        let subscribe = Subscribe {
+            service: service.into(),
+            known_revision: 0,
+            known_checksum: 0,
+        };
+        for kind in [Kind::Hello(hello), Kind::Subscribe(subscribe)] {
+            requests
+                .try_send(WatchRequest { kind: Some(kind) })
+                .unwrap();
+        }
+        let url = format!("http://{endpoint}");
+        runtime.spawn(async move {
+            let mut client = DiscoveryClient::connect(url).await.unwrap();
+            let views = client.watch(ReceiverStream::new(receiver)).await.unwrap();
+            let mut views = views.into_inner();
+            while let Ok(Some(_)) = views.message().await {}
+        });
+        Self {
+            _runtime: runtime,
+            _requests: requests,
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Exit codes and errors that scripts can tell apart.
 
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::process::{Registry, closed_address, run};
+use crate::process::{Held, PATIENCE, Registry, closed_address, run};
 
 #[test]
 fn an_unreadable_command_line_is_usage() {
@@ -31,6 +35,24 @@ fn a_registry_that_is_not_there_is_unavailable_and_named() {
     assert!(done.stderr.starts_with("error: "), "{}", done.stderr);
     assert!(done.stderr.contains(&nowhere), "{}", done.stderr);
     assert!(done.stderr.contains("hint: "), "{}", done.stderr);
+}
+
+#[test]
+fn a_registry_without_a_quorum_is_unavailable() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = closed_address();
+    let peers = format!("1={here},2={},3={}", closed_address(), closed_address());
+    let data = directory.path().to_str().unwrap();
+    let _replica = Held::start(&["serve", "--id", "1", "--peers", &peers, "--data-dir", data]);
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(&here).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let change = ["switch", "catalog", "v42", "--timeout", "3s"];
+    let done = run(&[&change[..], &["--endpoints", &here]].concat());
+    assert_eq!(done.code, Some(6), "{}", done.stderr);
+    assert!(done.stderr.contains("quorum"), "{}", done.stderr);
 }
 
 #[test]

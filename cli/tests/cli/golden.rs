@@ -17,6 +17,7 @@ const NUMBERS: &[&str] = &[
     "applied_index",
     "snapshot_index",
     "uptime_ms",
+    "window_ms",
     "elapsed_ms",
     "watchers",
     "confirmed",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longer than anything here takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A command without the settings of whoever runs the tests.
 pub(crate) fn trimtab(arguments: &[&str]) -> Command {
@@ -22,7 +22,10 @@ pub(crate) fn trimtab(arguments: &[&str]) -> Command {
     }
     command
         .args(arguments)
+        // As wide in every terminal.
+        .env_remove("COLUMNS")
         .env("USER", "tester")
+        .env("TRIMTAB_LOG", "warn")
         .stdin(Stdio::null());
     command
 }
