@@ -11,7 +11,8 @@ const ACTOR_BYTES_MAX: usize = 128;
 pub(crate) fn default_actor() -> String {
     let user = ["USER", "LOGNAME", "USERNAME"]
         .into_iter()
-        .find_map(|name| present(env::var(name).ok()?));
+        .find_map(|name| present(env::var(name).ok()?))
+        .or_else(|| ask("id", &["-un"]));
     join(user.as_deref(), host().as_deref())
 }
 
@@ -32,11 +33,13 @@ fn host() -> Option<String> {
     from_file("/proc/sys/kernel/hostname")
         .or_else(|| from_file("/etc/hostname"))
         .or_else(|| present(env::var("HOSTNAME").ok()?))
-        .or_else(ask_hostname)
+        .or_else(|| ask("hostname", &[]))
 }
 
-fn ask_hostname() -> Option<String> {
-    let output = Command::new("hostname")
+/// What a program that the system may have says.
+fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()

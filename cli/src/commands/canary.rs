@@ -17,8 +17,8 @@ capacity: one instance of v42 beside a hundred of v41 gets a hundred-and-first o
 Examples:
   trimtab canary catalog v42                  as much as its instances should bear
   trimtab canary catalog v42 --share 5%
-  trimtab canary catalog v42 --share 0        back to no calls at all
-  trimtab canary catalog v42 --share 1% --reason 'release 42' --dry-run";
+  trimtab canary catalog v42 --share 1% --reason 'release 42' --dry-run
+  trimtab rollback catalog                    as it was before";
 
 #[derive(Debug, Args)]
 pub(crate) struct CanaryArgs {
@@ -65,9 +65,11 @@ fn share(text: &str) -> Result<CanaryShare, String> {
     if text == "even" {
         return Ok(CanaryShare::Even);
     }
-    text.parse::<Percent>()
-        .map(|percent| CanaryShare::BasisPoints(percent.basis_points()))
-        .map_err(|error| format!("{error}, or even"))
+    let percent: Percent = text.parse().map_err(|error| format!("{error}, or even"))?;
+    match percent.basis_points() {
+        0 => Err("a canary gets at least 0.01%; to end one, use rollback or shift".into()),
+        share => Ok(CanaryShare::BasisPoints(share)),
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +81,6 @@ mod tests {
         assert_eq!(share("even"), Ok(CanaryShare::Even));
         assert_eq!(share("5%"), Ok(CanaryShare::BasisPoints(500)));
         assert!(share("half").unwrap_err().ends_with("or even"));
+        assert!(share("0%").unwrap_err().contains("rollback"));
     }
 }

@@ -120,10 +120,16 @@ fn service_text(status: &ServiceStatus) -> String {
         status.revision,
         status.route_revision
     );
+    let callers = match status.watchers {
+        0 => "no caller watches".to_owned(),
+        watchers => format!(
+            "{} of {} callers use this route",
+            count(status.watchers_confirmed.into()),
+            count(watchers.into())
+        ),
+    };
     text.push_str(&format!(
-        "{} of {} callers use this route; observed over {}\n",
-        count(status.watchers_confirmed.into()),
-        count(status.watchers.into()),
+        "{callers}; observed over {}\n",
         span(status.window)
     ));
     text.push_str(&group_table(&status.groups));

@@ -20,8 +20,9 @@ const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 /// The live view tells of the last second.
 const WINDOW: Duration = Duration::from_millis(1_000);
 
-/// Columns of the bar that stands for all calls.
-const BAR: usize = 40;
+/// Columns of the bar that stands for all calls: a line of the live view must
+/// fit a terminal of 80, for it is drawn over again by counting lines.
+const BAR: usize = 24;
 
 const HEADLINE: Style = AnsiColor::Cyan.on_default().bold();
 
@@ -215,7 +216,7 @@ fn live_lines(before: &Count, after: &Count, seconds: f64) -> Vec<String> {
         };
         let latency = tally.latency_us as f64 / 1_000.0 / tally.calls.max(1) as f64;
         lines.push(format!(
-            "         {group:<4} {style}{bar:<BAR$}{style:#} {:>6.2}%  {:>7}/s  {latency:>6.2} ms  {}\n",
+            "    {group:<4} {style}{bar:<BAR$}{style:#} {:>6.2}%  {:>7}/s  {latency:>6.2} ms  {}\n",
             share * 100.0,
             count((tally.calls as f64 / seconds) as u64),
             failures(tally.failed()),
@@ -223,7 +224,7 @@ fn live_lines(before: &Count, after: &Count, seconds: f64) -> Vec<String> {
     }
     let unplaced = after.unplaced - before.unplaced.min(after.unplaced);
     if unplaced > 0 {
-        lines.push(format!("         {}\n", failures(unplaced)));
+        lines.push(format!("    {}\n", failures(unplaced)));
     }
     lines
 }
