@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tonic::{Code, Request, Status};
-use trimtab_client::balancer::Balancer;
+use trimtab_client::balancer::{Balancer, Picked};
 use trimtab_client::call::Idempotent;
 use trimtab_client::client::Client;
 use trimtab_client::error::Error;
@@ -442,6 +442,18 @@ async fn loads_are_reported_by_group() {
     .await;
 }
 
+/// Picks until it is that instance's turn.
+async fn picked_at(balancer: &Balancer, instance_id: &str) -> Picked {
+    loop {
+        let picked = balancer.pick().await.unwrap();
+        if picked.instance_id() == instance_id {
+            return picked;
+        }
+        picked.success();
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_pick_for_another_protocol_avoids_what_was_unreachable() {
     let registry = Registry::start().await;
@@ -451,15 +463,9 @@ async fn a_pick_for_another_protocol_avoids_what_was_unreachable() {
         .publish(view(10, &[("v1", 10_000)], &[("v1", Active)], ready(&v1)));
     let client = Client::connect(&registry.endpoint()).unwrap();
     let balancer = client.service("catalog").tcp().await.unwrap();
+    let found = picked_at(&balancer, "v1-0").await;
     v1[0].kill();
-    loop {
-        let picked = balancer.pick().await.unwrap();
-        if picked.instance_id() == "v1-0" {
-            picked.unreachable();
-            break;
-        }
-        picked.success();
-    }
+    found.unreachable();
     // The word travels through a task of the link.
     let mut in_a_row = 0;
     while in_a_row < 20 {
