@@ -73,8 +73,13 @@ pub(crate) struct ChangeArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 
-    /// Who, for the history [default: user@host]
-    #[arg(long, env = "TRIMTAB_ACTOR", hide_env_values = true)]
+    // Not a doc comment, which would take the bracket for a link.
+    #[arg(
+        long,
+        env = "TRIMTAB_ACTOR",
+        hide_env_values = true,
+        help = "Who, for the history [default: user@host]"
+    )]
     actor: Option<String>,
 
     /// Refuse unless the route is still the one of this revision; with several services,

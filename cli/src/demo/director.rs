@@ -1,6 +1,5 @@
 //! The story, phase by phase, told through the operator's calls.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -8,18 +7,17 @@ use trimtab_client::cluster::Cluster;
 use trimtab_client::error::Error;
 use trimtab_client::operator::Operator;
 use trimtab_client::operator::change::{
-    CanaryShare, ChangeOptions, RollbackTarget, Route, ServiceShift, ShiftOutcome, ShiftTarget,
-    Teardown,
+    CanaryShare, ChangeOptions, RollbackTarget, ServiceShift, ShiftOutcome, ShiftTarget, Teardown,
 };
-use trimtab_client::operator::service_status::{GroupStatus, ServiceStatus};
+use trimtab_client::operator::service_status::ServiceStatus;
 
 use crate::change::route_line;
-use crate::demo::count::CallerCount;
-use crate::demo::ledger::Phase;
+use crate::demo::judge::worse;
 use crate::demo::plan::{BROKEN, CALLERS, INSTANCES, NEW, OLD, Plan, SERVICE};
-use crate::demo::report::{ChangeRecord, Promise, Report};
+use crate::demo::report::{ChangeRecord, Promise};
 use crate::demo::screen::Screen;
 use crate::demo::stage::Stage;
+use crate::demo::story::Story;
 use crate::failure::{Exit, Failure};
 use crate::percent::WHOLE;
 use crate::table::{NOTHING, count};
@@ -35,14 +33,6 @@ const NOTICE_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at the registry.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A canary is judged by at least so many calls.
-const JUDGED_CALLS_MIN: u64 = 50;
-
-/// What a canary may not be: failing more often than this, and slower than the
-/// release beside it by this factor.
-const ERROR_RATE_MAX: f64 = 0.02;
-const SLOWDOWN_MAX: f64 = 3.0;
-
 /// Who is in charge.
 #[derive(Debug)]
 struct Director<'a> {
@@ -51,16 +41,6 @@ struct Director<'a> {
     screen: &'a Screen,
     operator: Operator,
     story: Story,
-}
-
-/// What has happened.
-#[derive(Debug, Default)]
-pub(crate) struct Story {
-    phases: Vec<Phase>,
-    phase_started: Option<Instant>,
-    changes: Vec<ChangeRecord>,
-    promises: Vec<Promise>,
-    callers: Vec<CallerCount>,
 }
 
 /// The whole story, on an empty stage.
@@ -431,101 +411,10 @@ impl Director<'_> {
     }
 }
 
-// === impl Story ===
-
-impl Story {
-    /// The final account.
-    pub(crate) fn report(self, elapsed: Duration) -> Report {
-        Report::new(
-            &self.phases,
-            &self.callers,
-            self.changes,
-            self.promises,
-            elapsed.as_secs_f64(),
-        )
-    }
-
-    fn begin_phase(&mut self, name: &str, from_revision: u64, route: &Route) {
-        self.end_phase();
-        let intended: BTreeMap<String, u32> = route.weights.clone();
-        self.phases.push(Phase {
-            name: name.to_owned(),
-            from_revision,
-            intended,
-            seconds: 0.0,
-        });
-        self.phase_started = Some(Instant::now());
-    }
-
-    fn end_phase(&mut self) {
-        if let (Some(phase), Some(started)) = (self.phases.last_mut(), self.phase_started.take()) {
-            phase.seconds = started.elapsed().as_secs_f64();
-        }
-    }
-}
-
-/// What is wrong with a canary, judged by the release beside it.
-fn worse(canary: &GroupStatus, beside: &GroupStatus) -> Option<String> {
-    if canary.calls < JUDGED_CALLS_MIN {
-        return None;
-    }
-    let errors = canary.error_rate()?;
-    let (slow, usual) = (canary.latency_mean?, beside.latency_mean?);
-    let fails = errors > ERROR_RATE_MAX;
-    let slows = slow.as_secs_f64() > usual.as_secs_f64() * SLOWDOWN_MAX;
-    (fails && slows).then(|| {
-        format!(
-            "{:.1}% of {} calls to {} failed, and they take {} instead of {}",
-            errors * 100.0,
-            count(canary.calls),
-            canary.name,
-            span(slow),
-            span(usual)
-        )
-    })
-}
-
 fn options(reason: &str) -> ChangeOptions {
     ChangeOptions {
         actor: "trimtab demo".into(),
         reason: reason.into(),
         ..ChangeOptions::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    use trimtab_client::operator::service_status::GroupState;
-
-    fn group(calls: u64, errors: u64, latency_ms: u64) -> GroupStatus {
-        GroupStatus {
-            name: "v3".into(),
-            state: GroupState::Active,
-            instances: 1,
-            ready: 1,
-            suspect: 0,
-            starting: 0,
-            draining: 0,
-            ready_capacity: 100,
-            intended_basis_points: 2_000,
-            observed_basis_points: Some(2_000),
-            calls,
-            errors,
-            latency_mean: Some(Duration::from_millis(latency_ms)),
-            last_call_age: None,
-        }
-    }
-
-    #[test]
-    fn a_canary_is_judged_by_the_release_beside_it() {
-        let healthy = group(1_000, 0, 2);
-        assert_eq!(
-            worse(&group(100, 21, 25), &healthy).unwrap(),
-            "21.0% of 100 calls to v3 failed, and they take 25 ms instead of 2.0 ms"
-        );
-        assert!(worse(&group(100, 0, 2), &healthy).is_none());
-        assert!(worse(&group(JUDGED_CALLS_MIN - 1, 19, 25), &healthy).is_none());
     }
 }

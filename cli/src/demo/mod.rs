@@ -11,12 +11,14 @@ mod caller;
 mod count;
 mod director;
 mod instance;
+mod judge;
 mod ledger;
 mod plan;
 mod process;
 mod report;
 mod screen;
 mod stage;
+mod story;
 
 pub(crate) mod command;
 pub(crate) mod role;

@@ -120,7 +120,8 @@ fn alarms(
     for replica in replicas {
         let id = replica.id;
         if !replica.reachable {
-            alarms.push(format!("replica {id} cannot be reached: {}", replica.error));
+            // The error names the replica and what was tried.
+            alarms.push(replica.error.clone());
         } else if !replica.error.is_empty() {
             alarms.push(format!("replica {id} has stopped: {}", replica.error));
         } else if !replica.caught_up {
