@@ -38,7 +38,9 @@ const PAGES_MAX: usize = 200;
 /// All methods: [`Error::Invalid`] names field, value and rule;
 /// [`Error::NotFound`]; [`Error::Refused`] when a guard or an expected
 /// revision said no, with the numbers; [`Error::Unavailable`] when no replica
-/// could take the request in time. Nothing changed in any of these cases.
+/// took the request in time. Nothing changed in any of these cases. Only after
+/// [`Error::UnknownOutcome`] a change may have been made: repeat it under the
+/// same [`request_id`](ChangeOptions::request_id).
 #[derive(Debug, Clone)]
 pub struct Operator {
     cluster: Cluster,
