@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
+use crate::sampler::Sampler;
 use crate::shares::{Schedule, TOTAL_MAX};
 use crate::view::GroupState;
 
@@ -350,74 +351,6 @@ fn less_busy<'a, T: Target>(a: &'a Member<T>, b: &'a Member<T>) -> &'a Member<T>
     let load_a = (u64::from(a.target.in_flight()) + 1) * u64::from(b.capacity);
     let load_b = (u64::from(b.target.in_flight()) + 1) * u64::from(a.capacity);
     if load_b < load_a { b } else { a }
-}
-
-// === Sampler ===
-
-/// Draws positions by weight in constant time: the alias method (M. D. Vose,
-/// "A linear algorithm for generating random numbers with a given
-/// distribution", IEEE Transactions on Software Engineering 17, 1991), in
-/// whole numbers.
-#[derive(Debug)]
-enum Sampler {
-    Even(usize),
-    Aliases {
-        average: u64,
-        columns: Box<[Column]>,
-    },
-}
-
-/// A column holds `own` of its own position; the rest, up to the average, is
-/// the alias's.
-#[derive(Debug)]
-struct Column {
-    own: u64,
-    alias: usize,
-}
-
-impl Sampler {
-    fn new(weights: Vec<u32>) -> Self {
-        let count = weights.len();
-        if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-            return Self::Even(count);
-        }
-        // Scaled by the count, so that the average is whole.
-        let average: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-        let mut columns: Box<[Column]> = weights
-            .iter()
-            .enumerate()
-            .map(|(position, weight)| Column {
-                own: u64::from(*weight) * count as u64,
-                alias: position,
-            })
-            .collect();
-        let is_small = |position: &usize| u64::from(weights[*position]) * (count as u64) < average;
-        let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..count).partition(is_small);
-        while let (Some(poor), Some(rich)) = (small.pop(), large.pop()) {
-            columns[poor].alias = rich;
-            columns[rich].own -= average - columns[poor].own;
-            if columns[rich].own < average {
-                small.push(rich);
-            } else {
-                large.push(rich);
-            }
-        }
-        Self::Aliases { average, columns }
-    }
-
-    fn sample(&self, rng: &mut impl Rng) -> Option<usize> {
-        match self {
-            Self::Even(0) => None,
-            Self::Even(1) => Some(0),
-            Self::Even(count) => Some(rng.random_range(0..*count)),
-            Self::Aliases { average, columns } => {
-                let position = rng.random_range(0..columns.len());
-                let column = &columns[position];
-                let own = rng.random_range(0..*average) < column.own;
-                Some(if own { position } else { column.alias })
-            }
-        }
-    }
 }
 
 // === impl Schedules ===

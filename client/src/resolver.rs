@@ -34,6 +34,9 @@ pub(crate) async fn resolve(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MOST);
+    // Replicas in a row that were cut off from a leader. When all are, the
+    // quorum is lost, and what they know is the newest there is.
+    let mut stale = 0;
     let work = async {
         loop {
             while subscriptions.all().is_empty() {
@@ -41,11 +44,19 @@ pub(crate) async fn resolve(
             }
             let (position, channel) = cluster.channel();
             let replica = cluster.endpoint_at(position).to_owned();
-            let mut stream = WatchStream::new(&watcher, &subscriptions);
+            let takes_stale = stale + 1 >= cluster.len();
+            let mut stream = WatchStream::new(&watcher, &subscriptions, takes_stale);
             let ended = stream.follow(channel).await;
+            stale = match &ended {
+                Ended::Stale => stale + 1,
+                // A replica that cannot be reached knows nothing newer.
+                Ended::Broken(_) if !stream.was_welcome() => stale + usize::from(stale > 0),
+                _ => 0,
+            };
             match &ended {
                 Ended::Idle => continue,
                 Ended::GoingAway => tracing::debug!(%replica, "replica says goodbye"),
+                Ended::Stale => tracing::debug!(%replica, "replica is cut off from a leader"),
                 Ended::Broken(reason) if stream.was_welcome() => {
                     tracing::info!(%replica, %reason, "watch broke, keeping the last views");
                 }

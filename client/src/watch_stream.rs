@@ -49,6 +49,8 @@ pub(crate) enum Ended {
     Idle,
     /// The replica is stopping.
     GoingAway,
+    /// The replica is cut off from a leader; another may not be.
+    Stale,
     /// Anything else.
     Broken(String),
 }
@@ -61,6 +63,8 @@ pub(crate) struct WatchStream<'a> {
     outbox: VecDeque<Ask>,
     /// The outbox was too full to be brought in line.
     behind: bool,
+    /// No replica is known to do better, so one that is cut off will do.
+    takes_stale: bool,
     welcome: bool,
     reported: bool,
 }
@@ -74,13 +78,18 @@ struct Asked {
 }
 
 impl<'a> WatchStream<'a> {
-    pub(crate) fn new(watcher: &'a Watcher, subscriptions: &'a Arc<Subscriptions>) -> Self {
+    pub(crate) fn new(
+        watcher: &'a Watcher,
+        subscriptions: &'a Arc<Subscriptions>,
+        takes_stale: bool,
+    ) -> Self {
         Self {
             watcher,
             subscriptions,
             asked: HashMap::new(),
             outbox: VecDeque::new(),
             behind: false,
+            takes_stale,
             welcome: false,
             reported: false,
         }
@@ -123,6 +132,9 @@ impl<'a> WatchStream<'a> {
                     return Ended::Broken(format!("no welcome within {OPEN_TIMEOUT:.1?}"));
                 }
                 answer = answers.message() => match answer {
+                    Ok(Some(answer)) if answer.possibly_stale && !self.takes_stale => {
+                        return Ended::Stale;
+                    }
                     Ok(Some(answer)) => match answer.kind {
                         Some(Answer::Welcome(welcome)) => {
                             self.welcome = true;

@@ -27,6 +27,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// One replica. Several can share a `State`, as replicas do.
 pub struct Registry {
     process: Process,
+    /// Of this replica alone.
+    pub cut_off: Arc<AtomicBool>,
     pub state: Arc<State>,
 }
 
@@ -60,8 +62,13 @@ impl Registry {
 
     pub async fn replica(address: Option<SocketAddr>, state: Arc<State>) -> Self {
         let shared = Arc::clone(&state);
+        let cut_off = Arc::new(AtomicBool::new(false));
+        let shared_cut_off = Arc::clone(&cut_off);
         let process = Process::start(address, |incoming| {
-            let service = Service { state: shared };
+            let service = Service {
+                state: shared,
+                cut_off: shared_cut_off,
+            };
             tonic::transport::Server::builder()
                 .add_service(DiscoveryServer::new(service.clone()))
                 .add_service(RegistrationServer::new(service.clone()))
@@ -69,7 +76,11 @@ impl Registry {
                 .serve_with_incoming(incoming)
         })
         .await;
-        Self { process, state }
+        Self {
+            process,
+            cut_off,
+            state,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -214,6 +225,7 @@ pub fn ready<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Vec<wire:
 #[derive(Clone)]
 struct Service {
     state: Arc<State>,
+    cut_off: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -228,14 +240,16 @@ impl Discovery for Service {
         let (sender, receiver) = mpsc::channel(64);
         let state = Arc::clone(&self.state);
         let mut changed = state.changed.subscribe();
+        let own_cut_off = Arc::clone(&self.cut_off);
         tokio::spawn(async move {
             state.streams.fetch_add(1, Ordering::SeqCst);
             let answer = |kind| {
                 let sender = sender.clone();
+                let cut_off = Arc::clone(&own_cut_off);
                 async move {
                     let response = wire::WatchResponse {
                         kind: Some(kind),
-                        possibly_stale: false,
+                        possibly_stale: cut_off.load(Ordering::SeqCst),
                     };
                     sender.send(Ok(response)).await.is_ok()
                 }

@@ -118,6 +118,26 @@ async fn a_damaged_view_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_replica_that_is_cut_off_is_left_for_one_that_is_not() {
+    let behind = Registry::start().await;
+    let ahead = Registry::start().await;
+    let v1 = Instance::group_of("v1", 1).await;
+    behind.state.publish(plain(10, &v1));
+    ahead.state.publish(plain(11, &v1));
+    behind.cut_off.store(true, Ordering::SeqCst);
+    let endpoints = format!("{},{}", behind.endpoint(), ahead.endpoint());
+    for _ in 0..4 {
+        let client = Client::connect(&endpoints).unwrap();
+        let balancer = client.service("catalog").await.unwrap();
+        assert_eq!(balancer.revision(), 11);
+    }
+    // When all are, what they know is better than nothing.
+    ahead.cut_off.store(true, Ordering::SeqCst);
+    let client = Client::connect(&endpoints).unwrap();
+    assert!(client.service("catalog").await.unwrap().revision() >= 10);
+}
+
+#[tokio::test]
 async fn traffic_goes_on_without_a_registry() {
     let mut registry = Registry::start().await;
     let mut v1 = Instance::group_of("v1", 3).await;
