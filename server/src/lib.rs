@@ -5,12 +5,14 @@
 
 pub mod config;
 pub mod consensus;
+pub mod convert;
 pub mod grpc;
 pub mod leases;
 pub mod node;
 pub mod observation;
 pub mod peers;
 pub mod publish;
+pub mod relay;
 pub mod renewals;
 pub mod storage;
 pub mod views;

@@ -258,7 +258,7 @@ fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
         ) else {
             continue;
         };
-        let load = crate::grpc::convert::load(&reported);
+        let load = crate::convert::load(&reported);
         observation.load(&service, group, load);
     }
 }

@@ -1,14 +1,13 @@
-//! Renewals on their way to the leader: judged here when this replica leads, gathered and relayed when not.
+//! The leases and renewal streams of this replica: judged here while it leads, relayed to the leader while not.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use trimtab_proto::internal::v1::RenewLeasesRequest;
 use trimtab_registry::command::Command;
 use trimtab_registry::event::Event;
 use trimtab_registry::group::GroupState;
@@ -19,25 +18,11 @@ use trimtab_registry::state::Registry;
 
 use crate::consensus::handle::Handle;
 use crate::consensus::status::ConsensusStatus;
-use crate::grpc::convert;
 use crate::leases::{LeaseClock, Leases};
-use crate::peers::Peers;
+use crate::relay::{self, Relay, RelaySender, Relayed};
 
 /// How often the leader looks for leases that ran out.
 pub const JUDGE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long a follower gathers renewals before it sends them on: far below
-/// any TTL, long enough to make one message of many.
-const GATHER: Duration = Duration::from_millis(20);
-/// Renewals waiting to be relayed, at most; beyond it streams wait, which
-/// slows their instances down to what the leader takes.
-const RELAY_QUEUE_MAX: usize = 4_096;
-/// Leases in one message between replicas.
-const RELAY_BATCH_MAX: usize = 10_000;
-/// A relay that fails is tried again until a leader must have been found: a
-/// missed renewal costs the instance a third of its TTL.
-const RELAY_TRIES: u32 = 10;
-const RELAY_RETRY: Duration = Duration::from_millis(200);
 
 /// One open renewal stream of this replica.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -49,7 +34,7 @@ pub struct Renewals {
     id: u64,
     leases: Mutex<Clocked>,
     streams: Mutex<Streams>,
-    relay: mpsc::Sender<Relayed>,
+    relay: RelaySender,
     retired: watch::Sender<u64>,
 }
 
@@ -79,21 +64,10 @@ impl Streams {
     }
 }
 
-/// What a stream asks to be carried to the leader.
-#[derive(Debug)]
-enum Relayed {
-    Renewed(Vec<LeaseKey>, oneshot::Sender<Vec<LeaseKey>>),
-    Broken(Vec<LeaseKey>),
-}
-
-/// The receiving end of the relay, for [`Relay::run`].
-#[derive(Debug)]
-pub struct Relay(mpsc::Receiver<Relayed>);
-
 impl Renewals {
     /// No leases yet, on replica `id`.
     pub fn new(id: u64) -> (Arc<Renewals>, Relay) {
-        let (relay, relayed) = mpsc::channel(RELAY_QUEUE_MAX);
+        let (sender, relay) = relay::relay();
         let renewals = Renewals {
             id,
             leases: Mutex::new(Clocked {
@@ -102,10 +76,15 @@ impl Renewals {
                 leading_term: None,
             }),
             streams: Mutex::new(Streams::default()),
-            relay,
+            relay: sender,
             retired: watch::Sender::new(0),
         };
-        (Arc::new(renewals), Relay(relayed))
+        (Arc::new(renewals), relay)
+    }
+
+    /// This replica.
+    pub(crate) fn replica(&self) -> u64 {
+        self.id
     }
 
     /// A receiver that is woken when groups begin to be torn down.
@@ -334,108 +313,4 @@ fn retiring_leases<'a>(
             .filter(|instance| service.group_state(instance.group()) == Some(GroupState::Retiring));
         retiring.map(|instance| (instance.group(), instance.lease_key(service.name())))
     })
-}
-
-/// Renewals gathered from many streams into one message.
-#[derive(Debug, Default)]
-struct Batch {
-    renewed: Vec<LeaseKey>,
-    broken: Vec<LeaseKey>,
-    waiting: Vec<(Vec<LeaseKey>, oneshot::Sender<Vec<LeaseKey>>)>,
-}
-
-impl Batch {
-    fn add(&mut self, relayed: Relayed) {
-        match relayed {
-            Relayed::Renewed(leases, answer) => {
-                self.renewed.extend(leases.iter().cloned());
-                self.waiting.push((leases, answer));
-            }
-            Relayed::Broken(leases) => self.broken.extend(leases),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.renewed.len() + self.broken.len() >= RELAY_BATCH_MAX
-    }
-
-    fn answer(self, lost: &[LeaseKey]) {
-        let lost: HashSet<&LeaseKey> = lost.iter().collect();
-        for (leases, answer) in self.waiting {
-            let its_own = leases
-                .into_iter()
-                .filter(|lease| lost.contains(lease))
-                .collect();
-            // The stream that asked may be gone; then nobody needs the answer.
-            let _ = answer.send(its_own);
-        }
-    }
-}
-
-impl Relay {
-    /// Sends on what the streams of this replica renew, until all are gone or
-    /// it is told to stop.
-    pub async fn run(
-        mut self,
-        renewals: Arc<Renewals>,
-        handle: Handle,
-        peers: Peers,
-        stop: CancellationToken,
-    ) {
-        loop {
-            let first = tokio::select! {
-                () = stop.cancelled() => return,
-                relayed = self.0.recv() => relayed,
-            };
-            let Some(first) = first else { return };
-            let mut batch = Batch::default();
-            batch.add(first);
-            let gathered = tokio::time::sleep(GATHER);
-            tokio::pin!(gathered);
-            while !batch.is_full() {
-                tokio::select! {
-                    () = &mut gathered => break,
-                    relayed = self.0.recv() => match relayed {
-                        Some(relayed) => batch.add(relayed),
-                        None => break,
-                    },
-                }
-            }
-            let lost = deliver(&batch, &renewals, &handle, &peers).await;
-            batch.answer(&lost);
-        }
-    }
-}
-
-/// Brings one batch to whoever leads.
-async fn deliver(
-    batch: &Batch,
-    renewals: &Renewals,
-    handle: &Handle,
-    peers: &Peers,
-) -> Vec<LeaseKey> {
-    let request = RenewLeasesRequest {
-        cluster_id: handle.cluster_id(),
-        from_replica: renewals.id,
-        renewed: batch.renewed.iter().map(convert::lease_ref).collect(),
-        broken: batch.broken.iter().map(convert::lease_ref).collect(),
-    };
-    for _ in 0..RELAY_TRIES {
-        if let Some(lost) = renewals.renew_here(renewals.id, &batch.renewed) {
-            renewals.broken_here(renewals.id, &batch.broken);
-            return lost;
-        }
-        let leader = handle.status().borrow().leader();
-        if let Some(leader) = leader
-            && let Ok(answer) = peers.renew_leases(leader, request.clone()).await
-        {
-            return answer
-                .lost
-                .iter()
-                .filter_map(|lease| convert::lease_key(lease).ok())
-                .collect();
-        }
-        tokio::time::sleep(RELAY_RETRY).await;
-    }
-    Vec::new()
 }

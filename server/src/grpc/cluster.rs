@@ -6,8 +6,8 @@ use trimtab_proto::v1::cluster_server::Cluster;
 use trimtab_proto::v1::{ReplicaRole, ReplicaStatus, StatusRequest, StatusResponse};
 
 use super::context::Context;
-use super::convert;
 use crate::consensus::status::{ConsensusStatus, Role};
+use crate::convert;
 
 /// How far a replica may be behind before it is worth a word: more than a
 /// busy moment, less than what a snapshot must make up for.

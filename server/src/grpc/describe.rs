@@ -9,7 +9,7 @@ use trimtab_registry::name::GroupName;
 use trimtab_registry::route::WHOLE;
 use trimtab_registry::view::ServiceView;
 
-use super::convert;
+use crate::convert;
 use crate::observation::Observation;
 use crate::watchers::Load;
 

@@ -18,8 +18,8 @@ use trimtab_registry::name::{GroupName, InstanceId, ServiceName};
 use trimtab_registry::rejection::{Invalid, Missing, Rejection};
 
 use super::context::Context;
-use super::convert;
 use super::status::{of_invalid, of_propose_error, of_rejection};
+use crate::convert;
 use crate::views::{Published, PublishedView, Subscription};
 use crate::watchers::ConnectionId;
 

@@ -2,7 +2,6 @@
 
 pub mod cluster;
 pub mod context;
-pub mod convert;
 mod describe;
 pub mod discovery;
 pub mod peer;

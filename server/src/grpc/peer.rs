@@ -16,10 +16,10 @@ use trimtab_registry::rejection::Invalid;
 
 use super::cluster::own_status;
 use super::context::Context;
-use super::convert;
 use super::status::{of_deliver_error, of_invalid, of_transfer_error};
 use crate::consensus::forward;
 use crate::consensus::transfer::Arriving;
+use crate::convert;
 
 /// The service.
 #[derive(Debug)]

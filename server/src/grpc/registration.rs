@@ -17,8 +17,8 @@ use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Invalid;
 
 use super::context::Context;
-use super::convert;
 use super::status::{of_invalid, of_propose_error, unexpected_outcome};
+use crate::convert;
 use crate::renewals::StreamId;
 
 /// Leases in one renewal: what one process can be expected to hold.

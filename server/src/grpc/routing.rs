@@ -20,8 +20,9 @@ use trimtab_registry::view::ServiceView;
 
 use super::context::Context;
 use super::describe::describe;
+use super::receipts;
 use super::status::{of_invalid, of_propose_error, of_rejection, unexpected_outcome};
-use super::{convert, receipts};
+use crate::convert;
 
 /// How long no caller may have called a group before it is torn down, unless
 /// the request says otherwise.

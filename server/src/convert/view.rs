@@ -10,7 +10,7 @@ use super::route::{kind_of_group, route};
 use crate::views::Encoded;
 
 /// The bytes of a view and their checksum.
-pub(crate) fn encode_view(view: &ServiceView) -> Encoded {
+pub fn encode_view(view: &ServiceView) -> Encoded {
     let message = v1::View {
         service: view.service.to_string(),
         revision: view.revision.0,

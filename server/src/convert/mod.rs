@@ -8,4 +8,4 @@ mod view;
 pub(crate) use instance::{instance, lease_key, lease_ref, register, set_status};
 pub(crate) use observed::{duration, load, load_message};
 pub(crate) use route::{adjust, change, kind_of_group, rollback, route, shift, teardown};
-pub(crate) use view::encode_view;
+pub use view::encode_view;
