@@ -33,6 +33,10 @@ const OUTBOX_MAX: usize = 4 * SUBSCRIPTIONS_MAX;
 /// What the protocol allows in one message.
 const LOADS_MAX: usize = 1_024;
 
+/// How long to stay, at least, with a replica that is cut off from a leader
+/// though no other did better: long beside the cost of looking again.
+const STALE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Load reports when the replica does not say how often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What a replica may ask for: neither a flood nor silence.
@@ -126,8 +130,12 @@ impl<'a> WatchStream<'a> {
     ) -> Ended {
         let mut reports = reports_every(self.watcher.report_interval.unwrap_or(REPORT_INTERVAL));
         let welcome_due = Instant::now() + OPEN_TIMEOUT;
+        // When to look whether another replica does better by now.
+        let mut look_elsewhere: Option<Instant> = None;
         loop {
+            let look = look_elsewhere.unwrap_or(welcome_due);
             tokio::select! {
+                () = sleep_until(look), if look_elsewhere.is_some() => return Ended::Stale,
                 () = sleep_until(welcome_due), if !self.welcome => {
                     return Ended::Broken(format!("no welcome within {OPEN_TIMEOUT:.1?}"));
                 }
@@ -135,17 +143,26 @@ impl<'a> WatchStream<'a> {
                     Ok(Some(answer)) if answer.possibly_stale && !self.takes_stale => {
                         return Ended::Stale;
                     }
-                    Ok(Some(answer)) => match answer.kind {
-                        Some(Answer::Welcome(welcome)) => {
-                            self.welcome = true;
-                            reports = reports_every(self.report_interval(&welcome));
+                    Ok(Some(answer)) => {
+                        if !answer.possibly_stale {
+                            look_elsewhere = None;
+                        } else if look_elsewhere.is_none() {
+                            let patience = STALE_PATIENCE.mul_f64(rand::random_range(1.0..=2.0));
+                            look_elsewhere = Some(Instant::now() + patience);
                         }
-                        Some(Answer::GoingAway(_)) => return Ended::GoingAway,
-                        Some(news) => if let Err(ended) = self.take(news) {
-                            return ended;
-                        },
-                        None => {}
-                    },
+                        match answer.kind {
+                            Some(Answer::Welcome(welcome)) => {
+                                self.welcome = true;
+                                reports = reports_every(self.report_interval(&welcome));
+                            }
+                            Some(Answer::GoingAway(_)) => return Ended::GoingAway,
+                            Some(news) => if let Err(ended) = self.take(news) {
+                                return ended;
+                            },
+                            // It only says whether it is cut off.
+                            None => {}
+                        }
+                    }
                     Ok(None) => return Ended::Broken("the replica ended the stream".to_owned()),
                     Err(status) => return Ended::Broken(describe(&status)),
                 },

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -21,6 +22,7 @@ use trimtab_proto::v1::routing_server::RoutingServer;
 use crate::config::Config;
 use crate::consensus::membership::cluster_id;
 use crate::consensus::start::{self, Settings, StartError};
+use crate::consensus::status::ConsensusStatus;
 use crate::convert::encode_view;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::context::Context;
@@ -46,6 +48,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
 /// What a request of a client may be: 10,000 leases of the longest names.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longer than the usual election: one round of votes, or two.
+const ELECTION_TAKES: Duration = Duration::from_secs(2);
 /// How long open requests may take to end when the replica stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -126,6 +130,7 @@ impl Node {
         };
         let handle = start::start(settings, storage, peers.clone(), publisher)?;
         let observer = Observer::new(config.id, started, Arc::clone(&watchers), peers.clone());
+        let (cuts, cut_off) = watch::channel(false);
         let context = Context {
             id: config.id,
             started,
@@ -135,6 +140,7 @@ impl Node {
             watchers,
             renewals,
             observer: Arc::new(observer),
+            cut_off,
             stop: CancellationToken::new(),
         };
 
@@ -145,6 +151,7 @@ impl Node {
         tasks.spawn(Arc::clone(&renewals).run_judge(handle.clone(), closing.clone()));
         tasks.spawn(relay.run(renewals, handle, peers, closing.clone()));
         tasks.spawn(keep_contact(Arc::clone(&context.observer), closing.clone()));
+        tasks.spawn(notice_cuts(context.handle.status(), cuts, closing.clone()));
         tasks.close();
         let server = tokio::spawn(serve(listener, context.clone(), closing.clone()));
         Ok(Node {
@@ -222,6 +229,40 @@ async fn serve(listener: TcpListener, context: Context, closing: CancellationTok
         .await;
     if let Err(error) = served {
         warn!(%error, "the listener has failed");
+    }
+}
+
+/// Tells watches when this replica is cut off from a leader, and when no more.
+/// An election is not worth a word: all replicas are without a leader then.
+async fn notice_cuts(
+    mut status: watch::Receiver<ConsensusStatus>,
+    cuts: watch::Sender<bool>,
+    closing: CancellationToken,
+) {
+    let notice = async {
+        loop {
+            // Fails only when consensus has ended, and with it this replica.
+            if status
+                .wait_for(|status| !status.has_leader())
+                .await
+                .is_err()
+            {
+                return;
+            }
+            tokio::select! {
+                () = sleep(ELECTION_TAKES) => {}
+                _ = status.wait_for(ConsensusStatus::has_leader) => continue,
+            }
+            cuts.send_replace(true);
+            if status.wait_for(ConsensusStatus::has_leader).await.is_err() {
+                return;
+            }
+            cuts.send_replace(false);
+        }
+    };
+    tokio::select! {
+        () = closing.cancelled() => {}
+        () = notice => {}
     }
 }
 

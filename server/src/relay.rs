@@ -114,19 +114,23 @@ impl Relay {
                     },
                 }
             }
-            let lost = deliver(&batch, &renewals, &handle, &peers).await;
-            batch.answer(&lost);
+            // A batch that cannot be delivered is dropped, which tells its
+            // streams so.
+            if let Some(lost) = deliver(&batch, &renewals, &handle, &peers).await {
+                batch.answer(&lost);
+            }
         }
     }
 }
 
-/// Brings one batch to whoever leads.
+/// Brings one batch to whoever leads; answers what is lost of it, or `None`
+/// when no leader could be reached.
 async fn deliver(
     batch: &Batch,
     renewals: &Renewals,
     handle: &Handle,
     peers: &Peers,
-) -> Vec<LeaseKey> {
+) -> Option<Vec<LeaseKey>> {
     let request = RenewLeasesRequest {
         cluster_id: handle.cluster_id(),
         from_replica: renewals.replica(),
@@ -136,19 +140,19 @@ async fn deliver(
     for _ in 0..RELAY_TRIES {
         if let Some(lost) = renewals.renew_here(renewals.replica(), &batch.renewed) {
             renewals.broken_here(renewals.replica(), &batch.broken);
-            return lost;
+            return Some(lost);
         }
         let leader = handle.status().borrow().leader();
         if let Some(leader) = leader
             && let Ok(answer) = peers.renew_leases(leader, request.clone()).await
         {
-            return answer
-                .lost
-                .iter()
-                .filter_map(|lease| convert::lease_key(lease).ok())
-                .collect();
+            let lost = answer.lost.iter();
+            return Some(
+                lost.filter_map(|lease| convert::lease_key(lease).ok())
+                    .collect(),
+            );
         }
         tokio::time::sleep(RELAY_RETRY).await;
     }
-    Vec::new()
+    None
 }

@@ -28,6 +28,11 @@ pub const JUDGE_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct StreamId(u64);
 
+/// Renewals that could not be brought to a leader.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this replica cannot reach a leader; renew through another one")]
+pub struct NoLeader;
+
 /// The leases as this replica sees them, and the way to those who judge.
 #[derive(Debug)]
 pub struct Renewals {
@@ -110,10 +115,10 @@ impl Renewals {
         StreamId(streams.next)
     }
 
-    /// A renewal stream ended. Leases that no other stream of this replica
-    /// renews are reported as broken, unless the replica is `stopping`: then
-    /// it is the one who left.
-    pub fn close_stream(&self, stream: StreamId, leases: Vec<LeaseKey>, stopping: bool) {
+    /// A renewal stream ended. If `broken`, its leases that no other stream of
+    /// this replica renews are reported; not when it was this replica that
+    /// ended it.
+    pub fn close_stream(&self, stream: StreamId, leases: Vec<LeaseKey>, broken: bool) {
         let mut streams = self.streams();
         streams.open = streams.open.saturating_sub(1);
         let abandoned: Vec<LeaseKey> = leases
@@ -124,7 +129,7 @@ impl Renewals {
             streams.holders.remove(lease);
         }
         drop(streams);
-        if !stopping {
+        if broken {
             self.broken(abandoned);
         }
     }
@@ -218,23 +223,23 @@ impl Renewals {
     }
 
     /// Renews leases wherever the leader is; answers those it does not hold.
-    /// While there is no leader nothing is lost: the next one grants a full
-    /// period of grace.
-    pub async fn renew(&self, stream: StreamId, leases: Vec<LeaseKey>) -> Vec<LeaseKey> {
+    ///
+    /// # Errors
+    /// When no leader could be reached: the leases are as they were, and may
+    /// be renewed through another replica.
+    pub async fn renew(
+        &self,
+        stream: StreamId,
+        leases: Vec<LeaseKey>,
+    ) -> Result<Vec<LeaseKey>, NoLeader> {
         self.streams().hold(stream, &leases);
         if let Some(lost) = self.renew_here(self.id, &leases) {
-            return lost;
+            return Ok(lost);
         }
         let (answer, answered) = oneshot::channel();
-        if self
-            .relay
-            .send(Relayed::Renewed(leases, answer))
-            .await
-            .is_err()
-        {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
+        let relayed = Relayed::Renewed(leases, answer);
+        self.relay.send(relayed).await.map_err(|_| NoLeader)?;
+        answered.await.map_err(|_| NoLeader)
     }
 
     /// Tells the leader that the stream which renewed these leases broke.

@@ -256,3 +256,37 @@ async fn a_stopping_replica_says_goodbye_and_accuses_nobody() {
     let status = until(&cluster, "broken", Some(InstanceStatus::Suspect)).await;
     assert_eq!(status_of(&status, "a"), Some(InstanceStatus::Ready));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_reaches_no_leader_is_not_said_to_have_succeeded() {
+    let mut cluster = Cluster::start(3).await;
+    let lease = register(&cluster, "a").await;
+    let mut stream = Renewals::open(&cluster, 3).await;
+    stream.renew(std::slice::from_ref(&lease)).await;
+    for id in 1..=2 {
+        cluster.stop(id).await;
+    }
+    let request = RenewRequest {
+        leases: vec![lease.clone()],
+    };
+    // Until it has noticed, the last replica may still take itself for the
+    // leader, and answer as one.
+    let refused = loop {
+        stream.requests.send(request.clone()).await.expect("open");
+        match stream.responses.next().await.expect("an answer") {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("another"), "{refused:?}");
+    // Nobody is accused for it when the others are back.
+    for id in 1..=2 {
+        cluster.start_again(id).await;
+    }
+    cluster.all_ready().await;
+    let mut other = Renewals::open(&cluster, 1).await;
+    other.renew(std::slice::from_ref(&lease)).await;
+    let status = until(&cluster, "a", Some(InstanceStatus::Ready)).await;
+    assert_eq!(status.instances.len(), 1);
+}

@@ -70,10 +70,13 @@ impl Watch {
         .await;
     }
 
-    async fn next(&mut self) -> Answer {
+    async fn next_response(&mut self) -> WatchResponse {
         let answer = tokio::time::timeout(PATIENCE, self.responses.next()).await;
-        let answer = answer.expect("in time").expect("open").expect("no error");
-        answer.kind.expect("a kind")
+        answer.expect("in time").expect("open").expect("no error")
+    }
+
+    async fn next(&mut self) -> Answer {
+        self.next_response().await.kind.expect("a kind")
     }
 
     async fn next_view(&mut self) -> (ViewUpdate, View) {
@@ -297,4 +300,21 @@ async fn a_stopping_replica_says_goodbye_to_its_watchers() {
     let mut watch = Watch::open(&cluster, 2, "w").await;
     cluster.stop(2).await;
     assert!(matches!(watch.next().await, Answer::GoingAway(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_watch_is_told_when_its_replica_is_cut_off_and_when_no_more() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    let mut watch = Watch::open(&cluster, 3, "w").await;
+    watch.subscribe("catalog", None).await;
+    watch.next_view().await;
+    for id in 1..=2 {
+        cluster.stop(id).await;
+    }
+    let told = watch.next_response().await;
+    assert_eq!((told.kind, told.possibly_stale), (None, true));
+    cluster.start_again(1).await;
+    let told = watch.next_response().await;
+    assert_eq!((told.kind, told.possibly_stale), (None, false));
 }

@@ -113,6 +113,14 @@ impl Replica {
         }
     }
 
+    /// Fixes the number of ticks without a leader after which this replica
+    /// asks for votes, until Raft draws another: from once to below twice the
+    /// configured ones. For simulations, which must repeat from a seed.
+    #[doc(hidden)]
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
     /// Takes a peer's message, converted by [`super::message::from_wire`].
     ///
     /// # Errors

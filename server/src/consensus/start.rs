@@ -237,7 +237,12 @@ fn check_members(settings: &Settings, snapshot: &eraftpb::Snapshot) -> Result<()
     })
 }
 
-fn restore(saved: Saved) -> Result<Restored, MessageError> {
+/// What was saved, as a replica starts from it.
+///
+/// # Errors
+///
+/// When the log holds an entry that this version does not know.
+pub fn restore(saved: Saved) -> Result<Restored, MessageError> {
     let entries = saved
         .entries
         .into_iter()

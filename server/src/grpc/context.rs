@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -33,6 +34,9 @@ pub struct Context {
     pub renewals: Arc<Renewals>,
     /// Asks all replicas.
     pub observer: Arc<Observer>,
+    /// Whether this replica has heard of no leader for longer than an election
+    /// takes.
+    pub cut_off: watch::Receiver<bool>,
     /// Cancelled when the replica stops: streams say goodbye and end.
     pub stop: CancellationToken,
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
 use tokio_stream::StreamMap;
 use tonic::{Request, Response, Status, Streaming};
 use trimtab_proto::v1::discovery_server::Discovery;
@@ -156,6 +157,7 @@ struct Session {
     /// What the caller held when it subscribed, until the first answer.
     held: HashMap<ServiceName, Subscribe>,
     connection: Option<ConnectionId>,
+    cut_off: watch::Receiver<bool>,
     ended: bool,
 }
 
@@ -170,6 +172,7 @@ impl Drop for Session {
 impl Session {
     fn new(context: Context, requests: Streaming<WatchRequest>) -> Session {
         Session {
+            cut_off: context.cut_off.clone(),
             context,
             requests,
             subscriptions: StreamMap::new(),
@@ -189,23 +192,24 @@ impl Session {
             let answer = tokio::select! {
                 () = stop.cancelled() => {
                     self.ended = true;
-                    Some(Ok(watch_response::Kind::GoingAway(GoingAway {})))
+                    Some(Ok(Some(watch_response::Kind::GoingAway(GoingAway {}))))
                 }
+                Ok(()) = self.cut_off.changed() => Some(Ok(None)),
                 request = self.requests.message() => match request {
                     // A stream that breaks and one that ends are the same here.
                     Ok(None) | Err(_) => return None,
-                    Ok(Some(request)) => self.take(request).transpose(),
+                    Ok(Some(request)) => self.take(request).transpose().map(|kind| kind.map(Some)),
                 },
                 Some((service, published)) = self.subscriptions.next(), if !self.subscriptions.is_empty() => {
-                    self.answer(service, &published).map(Ok)
+                    self.answer(service, &published).map(|kind| Ok(Some(kind)))
                 }
             };
             match answer {
                 None => {}
                 Some(Ok(kind)) => {
                     return Some(Ok(WatchResponse {
-                        kind: Some(kind),
-                        possibly_stale: self.context.possibly_stale(),
+                        kind,
+                        possibly_stale: *self.cut_off.borrow_and_update(),
                     }));
                 }
                 Some(Err(status)) => {

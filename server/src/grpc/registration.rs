@@ -129,10 +129,8 @@ struct Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let leases = self.leases.drain().map(|(key, _)| key).collect();
-        let stopping = self.context.stop.is_cancelled();
-        self.context
-            .renewals
-            .close_stream(self.id, leases, stopping);
+        let broken = !self.ended && !self.context.stop.is_cancelled();
+        self.context.renewals.close_stream(self.id, leases, broken);
     }
 }
 
@@ -196,8 +194,9 @@ impl Session {
                 "a renewal stream holds at most {LEASES_PER_RENEWAL_MAX} leases; open another one"
             )));
         }
-        let lost = self.context.renewals.renew(self.id, keys).await;
-        let lost = lost
+        let renewed = self.context.renewals.renew(self.id, keys).await;
+        let lost = renewed
+            .map_err(|error| Status::unavailable(error.to_string()))?
             .into_iter()
             .filter_map(|key| {
                 self.told_to_retire.remove(&key);
