@@ -81,6 +81,24 @@ fn a_watch_prints_each_change_as_a_line() {
 }
 
 #[test]
+fn a_watch_outlives_the_replica_it_asks() {
+    let (mut registry, _held) = registry();
+    let watch = registry.start_command(&["watch", "catalog", "--output", "json"]);
+    let line = || -> Value { serde_json::from_str(&watch.line()).unwrap() };
+    let mut revision = line()["revision"].as_u64();
+    registry.kill_and_restart();
+    registry.json(&["canary", "catalog", "v42", "--share", "5%", "--force"]);
+    loop {
+        let view = line();
+        assert!(view["revision"].as_u64() > revision, "{view}");
+        revision = view["revision"].as_u64();
+        if view["route"]["weights"] == json!({"v41": 9_500, "v42": 500}) {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_held_registration_is_given_back_when_it_ends() {
     let registry = Registry::start();
     let held = registry.register("catalog", "v41", "a1", "127.0.0.1:9001");
