@@ -1,0 +1,174 @@
+//! What goes wrong while a run is not healed. Each kind is on or off for a whole run, by its seed.
+
+use crate::fleet::Life;
+use crate::packet::{Node, Outbox};
+use crate::world::{Event, World};
+
+/// Kinds of faults, one bit each of `World::kinds`.
+const KINDS: u64 = 12;
+
+impl World {
+    /// One fault, and when the next one comes.
+    pub(crate) fn fault(&mut self) -> Result<(), String> {
+        if self.healed {
+            return Ok(());
+        }
+        let next = self.now + self.chance.between(100, 1_800);
+        self.at(next, Event::Fault);
+        let kind = self.chance.between(0, KINDS - 1);
+        if self.kinds & (1 << kind) == 0 {
+            return Ok(());
+        }
+        let replica = self.chance.between(1, self.replicas());
+        match kind {
+            0 => self.make_weather(),
+            1 => self.isolate(replica, true),
+            2 => self.isolate(replica, false),
+            3 => self.cut_two(),
+            4 => self.crash_if_up(replica),
+            5 => self.doom(replica),
+            6 => self.break_disk(replica),
+            7 => self.slow_disk(replica),
+            8 => self.stop_for_a_while(replica),
+            9 => {
+                self.counts.transfers += 1;
+                let leader = self.leader_in_office().unwrap_or(replica);
+                return self.with_host(leader, crate::host::Host::hand_over);
+            }
+            10 => self.end_an_instance(),
+            _ => self.crash_all(),
+        }
+        Ok(())
+    }
+
+    fn make_weather(&mut self) {
+        self.network.lost = self.chance.between(0, 150);
+        self.network.late = self.chance.between(0, 150);
+        self.network.doubled = self.chance.between(0, 150);
+    }
+
+    /// One replica reaches no other, in both directions or one.
+    fn isolate(&mut self, replica: u64, both: bool) {
+        let until = self.now + self.chance.between(200, 6_000);
+        let outward = self.chance.per_mille(500);
+        for other in 1..=self.replicas() {
+            let (here, there) = (Node::Replica(replica), Node::Replica(other));
+            if both || outward {
+                self.network.cut(here, there, until);
+            }
+            if both || !outward {
+                self.network.cut(there, here, until);
+            }
+        }
+        self.counts.cuts += 1;
+    }
+
+    /// Anyone does not reach someone.
+    fn cut_two(&mut self) {
+        let replica = Node::Replica(self.chance.between(1, self.replicas()));
+        let other = match self.chance.between(0, 2) {
+            0 => Node::Replica(self.chance.between(1, self.replicas())),
+            1 => Node::Instance(self.chance.index(self.fleet.len())),
+            _ => Node::Watcher(self.chance.index(self.watchers.len())),
+        };
+        let until = self.now + self.chance.between(200, 8_000);
+        self.network.cut(replica, other, until);
+        if self.chance.per_mille(500) {
+            self.network.cut(other, replica, until);
+        }
+        self.counts.cuts += 1;
+    }
+
+    fn crash_if_up(&mut self, replica: u64) {
+        // The leader is where it hurts.
+        let leader = self.leader_in_office().filter(|_| self.chance.per_mille(500));
+        let replica = leader.unwrap_or(replica);
+        if self.seats[replica as usize - 1].host.is_some() {
+            self.crash(replica);
+        }
+    }
+
+    /// The process is killed in the middle of one of its next writes.
+    fn doom(&mut self, replica: u64) {
+        let operations = self.chance.between(0, 25);
+        let seat = &mut self.seats[replica as usize - 1];
+        if seat.host.is_some() && seat.bad_until <= self.now {
+            seat.doomed = true;
+            seat.disk.fail_after(operations);
+        }
+    }
+
+    fn break_disk(&mut self, replica: u64) {
+        let until = self.now + self.chance.between(300, 4_000);
+        let operations = self.chance.between(0, 25);
+        let is_full = self.chance.per_mille(400);
+        let seat = &mut self.seats[replica as usize - 1];
+        if seat.doomed {
+            return;
+        }
+        seat.bad_until = until;
+        match is_full {
+            true => seat.disk.fill(),
+            false => seat.disk.fail_after(operations),
+        }
+        // Whoever runs it sees to it in the end.
+        self.at(until, Event::Repaired { replica });
+    }
+
+    fn slow_disk(&mut self, replica: u64) {
+        let until = self.now + self.chance.between(500, 6_000);
+        self.seats[replica as usize - 1].slow_until = until;
+    }
+
+    fn stop_for_a_while(&mut self, replica: u64) {
+        let longest = [800, 3_000, 15_000][self.chance.index(3)];
+        let length = self.chance.between(100, longest);
+        self.pause(replica, length);
+        self.counts.pauses += 1;
+    }
+
+    fn end_an_instance(&mut self) {
+        let number = self.chance.index(self.fleet.len());
+        let instance = &mut self.fleet[number];
+        if instance.life != Life::Alive {
+            return;
+        }
+        // The oldest group must last, or its service may be without a route.
+        if self.chance.per_mille(300) {
+            instance.life = Life::Leaving;
+            return;
+        }
+        let mut out = Outbox::default();
+        instance.die(&mut out);
+        let node = instance.node();
+        self.carry_away(node, out);
+    }
+
+    fn crash_all(&mut self) {
+        if self.chance.per_mille(700) {
+            return;
+        }
+        for replica in 1..=self.replicas() {
+            if self.seats[replica as usize - 1].host.is_some() {
+                self.crash(replica);
+            }
+        }
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.network.heal();
+        for replica in 1..=self.replicas() {
+            let now = self.now;
+            let seat = &mut self.seats[replica as usize - 1];
+            seat.paused_until = seat.paused_until.min(now);
+            seat.slow_until = 0;
+            seat.bad_until = 0;
+            seat.doomed = false;
+            seat.disk.repair();
+            self.at(now, Event::Resume { replica });
+            self.at(now + 1, Event::Restart { replica });
+        }
+    }
+}

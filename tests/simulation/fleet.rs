@@ -1,0 +1,202 @@
+//! Instances: they register, renew, change their minds, leave, and die.
+
+use trimtab_registry::command::{Command, Deregister, Register, SetStatus};
+use trimtab_registry::instance::{
+    Capacity, DeclaredStatus, InstanceSpec, LeaseKey, Metadata, Ttl,
+};
+use trimtab_registry::name::{Address, GroupName, InstanceId, ServiceName, Zone};
+use trimtab_registry::outcome::Outcome;
+use trimtab_registry::rejection::Rejection;
+use trimtab_server::consensus::entry::{decode_result, encode_command};
+
+use crate::chance::Chance;
+use crate::packet::{Answer, Node, Outbox, Reply, Request};
+
+/// How long an instance waits for the answer to a registration.
+const REGISTER_TIMEOUT: u64 = 2_000;
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Unborn,
+    Alive,
+    /// It asks to be forgotten.
+    Leaving,
+    /// It left, or the registry will not have it; or its process died.
+    Gone,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    number: usize,
+    pub(crate) service: ServiceName,
+    pub(crate) id: InstanceId,
+    group: GroupName,
+    ttl: Ttl,
+    pub(crate) life: Life,
+    pub(crate) lease: Option<LeaseKey>,
+    starting: bool,
+    replicas: u64,
+    /// The replica it speaks with.
+    pub(crate) replica: u64,
+    calls: u64,
+    /// What it waits for, and until when.
+    waits: Option<(u64, u64)>,
+    next_renewal: u64,
+}
+
+impl Instance {
+    pub(crate) fn new(
+        number: usize,
+        (service, group): (&str, &str),
+        replicas: u64,
+        chance: &mut Chance,
+    ) -> Self {
+        Self {
+            number,
+            service: ServiceName::parse(service).expect("a name"),
+            id: InstanceId::parse(&format!("i{number}")).expect("an id"),
+            group: GroupName::parse(group).expect("a name"),
+            ttl: Ttl::from_millis(chance.between(3_000, 9_000)).expect("in range"),
+            life: Life::Unborn,
+            lease: None,
+            starting: chance.per_mille(300),
+            replicas,
+            replica: chance.between(1, replicas),
+            calls: 0,
+            waits: None,
+            next_renewal: 0,
+        }
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node::Instance(self.number)
+    }
+
+    /// The process dies. Its stream breaks, if anyone is there to see it.
+    pub(crate) fn die(&mut self, out: &mut Outbox) {
+        self.life = Life::Gone;
+        self.stream_broke(out);
+    }
+
+    /// Time to look at what is due.
+    pub(crate) fn wake(&mut self, now: u64, chance: &mut Chance, out: &mut Outbox) {
+        if matches!(self.life, Life::Unborn) {
+            self.life = Life::Alive;
+        }
+        if self.life == Life::Gone {
+            return;
+        }
+        out.wakes.push(chance.between(80, 120));
+        if let Some((_, deadline)) = self.waits {
+            if deadline > now {
+                return;
+            }
+            // No answer: another replica may have one.
+            self.stream_broke(out);
+            self.replica = self.replica % self.replicas + 1;
+            self.waits = None;
+        }
+        match (&self.lease, self.life) {
+            (None, Life::Alive) => self.register(now, out),
+            (None, _) => self.life = Life::Gone,
+            (Some(lease), Life::Leaving) => {
+                let lease = lease.clone();
+                self.propose(now, &Command::Deregister(Deregister { lease }), out);
+            }
+            (Some(lease), _) if self.starting => {
+                let (lease, status) = (lease.clone(), DeclaredStatus::Ready);
+                self.propose(now, &Command::SetStatus(SetStatus { lease, status }), out);
+            }
+            (Some(lease), _) if self.next_renewal <= now => {
+                let (via, key) = (self.replica, lease.clone());
+                // Asked again at the next replica well before the TTL is over.
+                let patience = self.ttl.as_millis() / 6;
+                self.ask(now + patience, Request::Renew { via, key }, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// An answer came. Late ones are not waited for any more.
+    pub(crate) fn answered(&mut self, now: u64, answer: Answer) {
+        if self.life == Life::Gone || self.waits.map(|(call, _)| call) != Some(answer.id) {
+            return;
+        }
+        self.waits = None;
+        match answer.reply {
+            Reply::Renewed { retire: true, .. } => self.life = Life::Leaving,
+            Reply::Renewed { lost: true, .. } => self.lease = None,
+            Reply::Renewed { .. } => self.next_renewal = now + self.ttl.as_millis() / 3,
+            Reply::Decided { result, .. } => {
+                let result = decode_result(&result).expect("a result");
+                self.decided(now, result);
+            }
+            _ => {
+                // Not done, or not known: the other replicas may know better.
+                self.replica = self.replica % self.replicas + 1;
+            }
+        }
+    }
+
+    fn decided(&mut self, now: u64, result: Result<Outcome, Rejection>) {
+        match result {
+            Ok(Outcome::Registered { lease, .. }) => {
+                self.lease = Some(LeaseKey {
+                    service: self.service.clone(),
+                    instance: self.id.clone(),
+                    lease,
+                });
+                self.next_renewal = now + self.ttl.as_millis() / 3;
+            }
+            Ok(Outcome::StatusSet { .. }) => self.starting = false,
+            Ok(Outcome::Deregistered { .. }) | Err(Rejection::GroupRetiring { .. }) => {
+                self.lease = None;
+                self.life = Life::Gone;
+            }
+            // The lease is gone: it registers anew.
+            _ => self.lease = None,
+        }
+    }
+
+    fn register(&mut self, now: u64, out: &mut Outbox) {
+        let status = match self.starting {
+            true => DeclaredStatus::Starting,
+            false => DeclaredStatus::Ready,
+        };
+        let command = Command::Register(Register {
+            service: self.service.clone(),
+            instance: InstanceSpec {
+                id: self.id.clone(),
+                group: self.group.clone(),
+                address: Address::parse("127.0.0.1:4000").expect("an address"),
+                zone: Zone::default(),
+                capacity: Capacity::default(),
+                metadata: Metadata::default(),
+                status,
+            },
+            ttl: self.ttl,
+            at_ms: now,
+        });
+        self.propose(now, &command, out);
+    }
+
+    fn propose(&mut self, now: u64, command: &Command, out: &mut Outbox) {
+        let bytes = encode_command(command).expect("encodes");
+        self.ask(now + REGISTER_TIMEOUT, Request::Propose(bytes), out);
+    }
+
+    fn ask(&mut self, deadline: u64, request: Request, out: &mut Outbox) {
+        self.calls += 1;
+        self.waits = Some((self.calls, deadline));
+        out.call(self.node(), self.replica, self.calls, request);
+    }
+
+    fn stream_broke(&mut self, out: &mut Outbox) {
+        if let Some(key) = self.lease.clone() {
+            let via = self.replica;
+            out.call(self.node(), via, 0, Request::Broken { via, key });
+        }
+    }
+}

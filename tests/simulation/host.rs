@@ -1,0 +1,669 @@
+//! One replica's process: the production parts, put together as its driver and publisher do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::eraftpb::{Entry, Message, MessageType};
+use trimtab_proto::internal::v1 as wire;
+use trimtab_registry::command::Command;
+use trimtab_registry::event::Event;
+use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::name::ServiceName;
+use trimtab_server::consensus::batch::{Effects, NotProposed, Save, StepError};
+use trimtab_server::consensus::config::ReplicaConfig;
+use trimtab_server::consensus::entry::{
+    ProposalId, decode_command, encode_command, encode_result, encode_state,
+};
+use trimtab_server::consensus::error::FatalError;
+use trimtab_server::consensus::founding::founding;
+use trimtab_server::consensus::message;
+use trimtab_server::consensus::replica::Replica;
+use trimtab_server::consensus::start::restore;
+use trimtab_server::consensus::status::Role;
+use trimtab_server::convert::encode_view;
+use trimtab_server::leases::{LeaseClock, LeaseSettings, Leases};
+use trimtab_server::storage::file::{Identity, LogBase, Round, Storage};
+use trimtab_server::views::Views;
+
+use crate::disk::Attached;
+use crate::packet::{Answer, Call, Node, Outbox, Packet, Reply, Request, RouteRead, View};
+use crate::planted::Planted;
+
+/// Ticks without a leader after which an election may begin.
+const ELECTION_TICKS: usize = 10;
+/// Ticks after which an unanswered read is asked again.
+const READ_RETRY_TICKS: u32 = 2;
+/// The replica's own read, by which it learns whether it has caught up.
+const OWN_READ: u64 = 0;
+
+/// How all replicas of a run are set up.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) members: BTreeMap<u64, String>,
+    pub(crate) snapshot_every: u64,
+    pub(crate) trailing_entries: u64,
+    pub(crate) leases: LeaseSettings,
+    pub(crate) planted: Option<Planted>,
+}
+
+/// What was applied in one round.
+#[derive(Debug)]
+pub(crate) struct AppliedRound {
+    /// The snapshot that came first, if one did.
+    pub(crate) restored_at: Option<u64>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) applied: u64,
+    pub(crate) state_hash: u64,
+}
+
+/// What a process did since it was asked last.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) out: Outbox,
+    pub(crate) rounds: Vec<AppliedRound>,
+    /// Leases whose end was proposed, and the command's bytes.
+    pub(crate) judged: Vec<(Vec<LeaseKey>, Bytes)>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    reply: Option<(u64, Vec<Node>, Vec<ServiceName>)>,
+    index: Option<u64>,
+    ticks: u32,
+}
+
+/// A running process.
+pub(crate) struct Host {
+    setup: Setup,
+    pub(crate) replica: Replica,
+    storage: Storage,
+    leases: Leases,
+    clock: LeaseClock,
+    leading_term: Option<u64>,
+    views: Arc<Views>,
+    incarnation: u64,
+    sequence: u64,
+    waiting: BTreeMap<u64, (u64, Vec<Node>)>,
+    reads: BTreeMap<u64, Reading>,
+    last_read: u64,
+    caught_up: bool,
+    could_read: bool,
+    watching: BTreeMap<(usize, ServiceName), u64>,
+    /// Entries in its log that are not applied yet.
+    log: BTreeMap<u64, Entry>,
+    last_index: u64,
+    unwritten: Option<Save>,
+    stale_judgements: Vec<LeaseKey>,
+    published_early: BTreeSet<u64>,
+    pub(crate) done: Done,
+}
+
+impl Host {
+    /// Starts on what the disk holds. An error is the operator's to read.
+    pub(crate) fn start(setup: &Setup, id: u64, life: u64, disk: Attached) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let identity = Identity {
+            replica_id: id,
+            cluster_id: 1,
+        };
+        let mut storage = Storage::open_with_backend(Path::new("a simulated disk"), disk, identity)
+            .map_err(|e| text(&e))?;
+        let restored = match storage.load().map_err(|e| text(&e))? {
+            Some(saved) => restore(saved).map_err(|e| text(&e))?,
+            None => {
+                let first = founding(&setup.members).map_err(|e| text(&e))?;
+                let snapshot = message::snapshot_to_wire(first.snapshot.clone());
+                let hard_state = message::hard_state_to_wire(&first.hard_state);
+                storage.found(&snapshot, &hard_state).map_err(|e| text(&e))?;
+                first
+            }
+        };
+        let at = restored.snapshot.get_metadata().index;
+        let log: BTreeMap<u64, Entry> = (restored.entries.iter())
+            .filter(|entry| entry.index > at)
+            .map(|entry| (entry.index, entry.clone()))
+            .collect();
+        let incarnation = id * 1_000_000 + life;
+        let config = ReplicaConfig {
+            id,
+            members: setup.members.clone(),
+            incarnation,
+            heartbeat_ticks: 2,
+            election_ticks: ELECTION_TICKS,
+            snapshot_every: setup.snapshot_every,
+            trailing_entries: setup.trailing_entries,
+        };
+        let replica = Replica::new(&config, restored).map_err(|e| text(&e))?;
+        let clock = match setup.planted {
+            Some(Planted::PausesCount) => LeaseClock::new(Duration::MAX),
+            _ => LeaseClock::default(),
+        };
+        let mut host = Self {
+            setup: setup.clone(),
+            last_index: replica.last_index(),
+            replica,
+            storage,
+            leases: Leases::new(setup.leases),
+            clock,
+            leading_term: None,
+            views: Views::new(encode_view),
+            incarnation,
+            sequence: 0,
+            waiting: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            last_read: OWN_READ,
+            caught_up: false,
+            could_read: false,
+            watching: BTreeMap::new(),
+            log,
+            unwritten: None,
+            stale_judgements: Vec::new(),
+            published_early: BTreeSet::new(),
+            done: Done::default(),
+        };
+        host.fix_election_timeout();
+        host.leases.reset(host.clock.now(), host.replica.registry());
+        host.views.replace(host.replica.registry());
+        host.note_round(Some(at), Vec::new())?;
+        if setup.members.len() == 1 {
+            host.replica.campaign();
+        }
+        host.work().map_err(|e| text(&e))?;
+        Ok(host)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.replica.id()
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.replica.role() == Role::Leader
+    }
+
+    /// One tick of Raft's time.
+    pub(crate) fn tick(&mut self) -> Result<(), FatalError> {
+        self.replica.tick();
+        let mut again = Vec::new();
+        for (id, read) in &mut self.reads {
+            read.ticks += 1;
+            if read.index.is_none() && read.ticks >= READ_RETRY_TICKS {
+                read.ticks = 0;
+                again.push(*id);
+            }
+        }
+        for id in again {
+            self.ask(id);
+        }
+        self.work()
+    }
+
+    /// Looks for leases that ran out, after real time `elapsed`.
+    pub(crate) fn judge(&mut self, elapsed: Duration) -> Result<(), FatalError> {
+        let now = self.clock.advance(elapsed);
+        if self.leading_term.is_none() {
+            return Ok(());
+        }
+        let Some(mut command) = self.leases.judge(now) else {
+            return self.work();
+        };
+        if self.setup.planted == Some(Planted::UnfencedExpiry) {
+            self.unfence(&mut command);
+        }
+        let Ok(bytes) = encode_command(&command) else {
+            return Ok(());
+        };
+        if let Command::JudgeLeases(judgement) = &command {
+            let keys = judgement.expire.iter().map(|expiry| expiry.key.clone());
+            self.done.judged.push((keys.collect(), bytes.clone()));
+        }
+        self.propose(u64::MAX, Vec::new(), bytes);
+        self.work()
+    }
+
+    /// The planted bug: who was suspect once is removed at the next judgement,
+    /// whatever happened since.
+    fn unfence(&mut self, command: &mut Command) {
+        let Command::JudgeLeases(judgement) = command else {
+            return;
+        };
+        let since = trimtab_registry::revision::Revision(self.replica.last_index() + 1);
+        for key in std::mem::take(&mut self.stale_judgements) {
+            judgement.suspect.push(key.clone());
+            let suspect_since = since;
+            let expiry = trimtab_registry::command::Expiry { key, suspect_since };
+            judgement.expire.push(expiry);
+        }
+        self.stale_judgements.extend(judgement.revive.iter().cloned());
+    }
+
+    /// Takes what arrived.
+    pub(crate) fn take(&mut self, packet: Packet) -> Result<(), FatalError> {
+        match packet {
+            Packet::Raft(bytes) => self.step(bytes)?,
+            Packet::Call(call) => self.serve(call),
+            Packet::Answer(Answer { id, path, reply }) => self.done.out.answer(id, path, reply),
+        }
+        self.work()
+    }
+
+    /// A snapshot sent to this peer arrived, or did not.
+    pub(crate) fn report_snapshot(&mut self, peer: u64, arrived: bool) -> Result<(), FatalError> {
+        self.replica.report_snapshot(peer, arrived);
+        self.work()
+    }
+
+    pub(crate) fn report_unreachable(&mut self, peer: u64) -> Result<(), FatalError> {
+        self.replica.report_unreachable(peer);
+        self.work()
+    }
+
+    /// Hands leadership over, if it has it.
+    pub(crate) fn hand_over(&mut self) -> Result<(), FatalError> {
+        self.replica.hand_over();
+        self.work()
+    }
+
+    fn step(&mut self, bytes: Bytes) -> Result<(), FatalError> {
+        let decoded = wire::Message::decode(bytes)
+            .map_err(|error| FatalError::Raft(format!("undecodable: {error}")))?;
+        let message = message::from_wire(decoded)
+            .map_err(|error| FatalError::Raft(format!("a replica's message: {error}")))?;
+        match self.replica.step(message) {
+            Ok(()) => Ok(()),
+            Err(StepError::Refused(error)) => Err(FatalError::Raft(format!("refused: {error}"))),
+            Err(StepError::Fatal(error)) => Err(error),
+        }
+    }
+
+    fn serve(&mut self, call: Call) {
+        let Call { id, path, request } = call;
+        let here = self.leads();
+        let relayed = path.len() > 1;
+        let leader = self.replica.leader_id();
+        match request {
+            Request::Propose(bytes) if here => self.propose(id, path, bytes),
+            Request::Renew { via, key } if here => {
+                let lost = self.leases.renew(self.clock.now(), via, std::slice::from_ref(&key));
+                let retire = self.is_retiring(&key);
+                let lost = !lost.is_empty();
+                self.done.out.answer(id, path, Reply::Renewed { lost, retire });
+            }
+            Request::Broken { via, key } if here => {
+                self.leases.broken(self.clock.now(), via, &[key]);
+            }
+            Request::Read(services) => self.read(id, path, services),
+            Request::Watch { service, known } => {
+                if let (Some(Node::Watcher(watcher)), true) = (path.first(), self.caught_up) {
+                    self.watching.insert((*watcher, service), known);
+                }
+            }
+            request if !relayed && leader != 0 && leader != self.id() => {
+                let mut path = path;
+                path.push(Node::Replica(self.id()));
+                let call = Call { id, path, request };
+                let to = Node::Replica(leader);
+                self.done.out.sends.push((to, Packet::Call(call)));
+            }
+            Request::Propose(_) => self.done.out.answer(id, path, Reply::NotDone),
+            Request::Renew { .. } | Request::Broken { .. } => {}
+        }
+    }
+
+    fn is_retiring(&self, key: &LeaseKey) -> bool {
+        let service = self.replica.registry().service(&key.service);
+        service.is_some_and(|service| {
+            let instance = service.instance(&key.instance);
+            let group = instance.and_then(|instance| service.group(instance.group()));
+            group.is_some_and(|group| group.retiring)
+        })
+    }
+
+    fn propose(&mut self, id: u64, path: Vec<Node>, bytes: Bytes) {
+        self.sequence += 1;
+        let proposal = ProposalId {
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+        };
+        let refused = self.replica.propose(vec![(proposal, bytes)]).err();
+        match refused {
+            None => {
+                self.waiting.insert(self.sequence, (id, path));
+            }
+            Some(NotProposed::NotLeader | NotProposed::Full) => {
+                self.done.out.answer(id, path, Reply::NotDone);
+            }
+        }
+    }
+
+    fn read(&mut self, id: u64, path: Vec<Node>, services: Vec<ServiceName>) {
+        if self.setup.planted == Some(Planted::ReadWithoutBarrier) && self.caught_up {
+            let reads = self.routes(&services);
+            self.done.out.answer(id, path, Reply::Read(reads));
+            return;
+        }
+        self.last_read += 1;
+        let reading = Reading {
+            reply: Some((id, path, services)),
+            index: None,
+            ticks: 0,
+        };
+        self.reads.insert(self.last_read, reading);
+        self.ask(self.last_read);
+    }
+
+    fn ask(&mut self, read: u64) {
+        if self.replica.can_read() {
+            self.replica.read_index(read);
+        }
+    }
+
+    fn routes(&self, services: &[ServiceName]) -> Vec<RouteRead> {
+        let found = services.iter().filter_map(|name| {
+            let service = self.replica.registry().service(name)?;
+            let groups = service.groups().filter_map(|group| {
+                Some((group.name.clone(), service.group_state(&group.name)?))
+            });
+            Some(RouteRead {
+                service: name.clone(),
+                revision: service.route_revision().0,
+                route: format!("{:?}", service.route()?),
+                groups: groups.collect(),
+            })
+        });
+        found.collect()
+    }
+
+    /// Carries out what the replica asks for until it asks for nothing.
+    fn work(&mut self) -> Result<(), FatalError> {
+        loop {
+            self.fix_election_timeout();
+            while let Some(batch) = self.replica.next_batch() {
+                self.send(batch.messages);
+                let installed = (batch.save.as_ref())
+                    .and_then(|save| Some(save.snapshot.as_ref()?.get_metadata().index));
+                if let Some(save) = batch.save {
+                    self.save(save)?;
+                }
+                self.send(batch.messages_after_save);
+                let effects = self.replica.saved()?;
+                self.fix_election_timeout();
+                self.carry_out(installed, effects)?;
+            }
+            if !self.ask_anew() {
+                break;
+            }
+        }
+        self.compact()?;
+        self.push_views();
+        Ok(())
+    }
+
+    /// One timeout per term and life, drawn from the seed.
+    fn fix_election_timeout(&mut self) {
+        let mut bytes = Vec::with_capacity(24);
+        for part in [self.setup.seed, self.incarnation, self.replica.term()] {
+            bytes.extend_from_slice(&part.to_le_bytes());
+        }
+        let drawn = trimtab_proto::checksum(&bytes) % ELECTION_TICKS as u64;
+        self.replica.set_election_timeout(ELECTION_TICKS + drawn as usize);
+    }
+
+    fn ask_anew(&mut self) -> bool {
+        let can_read = self.replica.can_read();
+        let became_able = can_read && !self.could_read;
+        self.could_read = can_read;
+        let mut asked = Vec::new();
+        if can_read && !self.caught_up && !self.reads.contains_key(&OWN_READ) {
+            let reading = Reading {
+                reply: None,
+                index: None,
+                ticks: 0,
+            };
+            self.reads.insert(OWN_READ, reading);
+            asked.push(OWN_READ);
+        }
+        if became_able {
+            let unanswered = self.reads.iter().filter(|(_, read)| read.index.is_none());
+            asked = unanswered.map(|(id, _)| *id).collect();
+        }
+        for read in &asked {
+            self.ask(*read);
+        }
+        !asked.is_empty()
+    }
+
+    fn save(&mut self, save: Save) -> Result<(), FatalError> {
+        if let Some(snapshot) = &save.snapshot {
+            self.log.clear();
+            self.last_index = snapshot.get_metadata().index;
+        }
+        if let Some(first) = save.entries.first() {
+            self.log.split_off(&first.index);
+        }
+        for entry in &save.entries {
+            self.log.insert(entry.index, entry.clone());
+        }
+        if self.setup.planted == Some(Planted::PublishBeforeCommit) {
+            self.publish_early(&save.entries);
+        }
+        if self.setup.planted == Some(Planted::AcknowledgeBeforeSync) && save.snapshot.is_none() {
+            let late = self.unwritten.replace(save);
+            return late.map_or(Ok(()), |late| self.write(late));
+        }
+        if let Some(late) = self.unwritten.take() {
+            self.write(late)?;
+        }
+        self.write(save)
+    }
+
+    fn write(&mut self, save: Save) -> Result<(), FatalError> {
+        let snapshot = save.snapshot.map(message::snapshot_to_wire);
+        let mut entries: Vec<_> = (save.entries.into_iter())
+            .map(message::entry_to_wire)
+            .collect();
+        if self.setup.planted == Some(Planted::LostTruncation) {
+            entries.retain(|entry| entry.index > self.last_index);
+        }
+        if let Some(last) = entries.last() {
+            self.last_index = last.index;
+        }
+        let mut hard_state = message::hard_state_to_wire(&save.hard_state);
+        if self.setup.planted == Some(Planted::ForgottenVote) {
+            hard_state.vote = 0;
+        }
+        self.storage
+            .save(Round {
+                installed: snapshot.as_ref(),
+                entries: &entries,
+                hard_state: &hard_state,
+            })
+            .map_err(|error| FatalError::Storage(error.to_string()))
+    }
+
+    /// The planted bug: shows watchers what may never be committed.
+    fn publish_early(&mut self, entries: &[Entry]) {
+        let mut registry = self.replica.registry().clone();
+        for entry in self.log.values().filter(|entry| !entries.is_empty() && entry.index > registry.applied().index).cloned().collect::<Vec<_>>() {
+            let at = trimtab_registry::revision::Position {
+                index: entry.index,
+                term: entry.term,
+            };
+            let Ok(command) = decode_command(&entry.data) else {
+                registry.skip(at);
+                continue;
+            };
+            let applied = registry.apply(at, &command);
+            if self.published_early.insert(entry.index) {
+                self.publish(&registry, &applied.events);
+            }
+        }
+        self.push_views();
+    }
+
+    fn carry_out(&mut self, installed: Option<u64>, effects: Effects) -> Result<(), FatalError> {
+        self.send(effects.messages);
+        let now = self.clock.now();
+        if effects.restored {
+            self.leases.reset(now, self.replica.registry());
+            self.views.replace(self.replica.registry());
+        }
+        for event in &effects.events {
+            self.leases.observe(now, event);
+        }
+        let registry = self.replica.registry().clone();
+        self.publish(&registry, &effects.events);
+        let applied = self.replica.applied();
+        let rest = self.log.split_off(&(applied + 1));
+        let entries = std::mem::replace(&mut self.log, rest);
+        if installed.is_some() || !entries.is_empty() {
+            self.note_round(installed, entries.into_values().collect())
+                .map_err(FatalError::Raft)?;
+        }
+        for decided in effects.decided {
+            if decided.id.incarnation != self.incarnation {
+                continue;
+            }
+            if let Some((id, path)) = self.waiting.remove(&decided.id.sequence) {
+                let result = encode_result(&decided.result)
+                    .map_err(|error| FatalError::Raft(error.to_string()))?;
+                let index = decided.index;
+                self.done.out.answer(id, path, Reply::Decided { index, result });
+            }
+        }
+        for (read, index) in effects.reads {
+            if let Some(reading) = self.reads.get_mut(&read) {
+                reading.index.get_or_insert(index);
+            }
+        }
+        self.complete_reads();
+        self.caught_up |= self.replica.leads_up_to_date();
+        if effects.role_changed {
+            self.role_changed();
+        }
+        Ok(())
+    }
+
+    fn complete_reads(&mut self) {
+        let applied = self.replica.applied();
+        let is_ready = |read: &Reading| read.index.is_some_and(|index| index <= applied);
+        let ready: Vec<u64> = (self.reads.iter())
+            .filter(|(_, read)| is_ready(read))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ready {
+            match self.reads.remove(&id).and_then(|read| read.reply) {
+                Some((id, path, services)) => {
+                    let reads = self.routes(&services);
+                    self.done.out.answer(id, path, Reply::Read(reads));
+                }
+                None => self.caught_up = true,
+            }
+        }
+    }
+
+    fn role_changed(&mut self) {
+        if !self.leads() {
+            let reply = match self.setup.planted {
+                Some(Planted::UnknownIsFailed) => Reply::NotDone,
+                _ => Reply::Unknown,
+            };
+            for (_, (id, path)) in std::mem::take(&mut self.waiting) {
+                self.done.out.answer(id, path, reply.clone());
+            }
+        }
+        let leading_term = self.leads().then(|| self.replica.term());
+        if self.leading_term == leading_term {
+            return;
+        }
+        self.leading_term = leading_term;
+        let now = match self.setup.planted {
+            Some(Planted::NoGrace) => trimtab_server::leases::LeaseTime::default(),
+            _ => self.clock.now(),
+        };
+        match leading_term {
+            Some(term) => self.leases.lead(now, term),
+            None => self.leases.follow(),
+        }
+    }
+
+    fn publish(&self, registry: &trimtab_registry::state::Registry, events: &[Event]) {
+        let changed: BTreeSet<&ServiceName> = (events.iter())
+            .filter_map(|event| match event {
+                Event::ServiceChanged(service) | Event::ServiceEnded(service, _) => Some(service),
+                _ => None,
+            })
+            .collect();
+        self.views.publish(registry, changed);
+    }
+
+    fn push_views(&mut self) {
+        if !self.caught_up {
+            return;
+        }
+        for ((watcher, service), sent) in &mut self.watching {
+            let latest = self.views.latest(service);
+            if latest.revision() == *sent || (latest.present().is_none() && *sent == 0) {
+                continue;
+            }
+            *sent = latest.revision();
+            let view = View {
+                service: service.clone(),
+                revision: latest.revision(),
+                bytes: latest.present().map(|view| view.encoded().bytes.clone()),
+            };
+            let path = vec![Node::Watcher(*watcher)];
+            self.done.out.answer(0, path, Reply::View(view));
+        }
+    }
+
+    fn compact(&mut self) -> Result<(), FatalError> {
+        let Some(compaction) = self.replica.due_compaction()? else {
+            return Ok(());
+        };
+        if let Some(late) = self.unwritten.take() {
+            self.write(late)?;
+        }
+        let snapshot = message::snapshot_to_wire(compaction.snapshot.clone());
+        let base = LogBase {
+            index: compaction.base.index,
+            term: compaction.base.term,
+        };
+        let hard_state = message::hard_state_to_wire(&compaction.hard_state);
+        self.storage
+            .compact(&snapshot, base, &hard_state)
+            .map_err(|error| FatalError::Storage(error.to_string()))?;
+        self.replica.compacted(compaction);
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = Node::Replica(message.to);
+            let bytes = Bytes::from(message::to_wire(message).encode_to_vec());
+            self.done.out.sends.push((to, Packet::Raft(bytes)));
+        }
+    }
+
+    fn note_round(&mut self, restored_at: Option<u64>, entries: Vec<Entry>) -> Result<(), String> {
+        let registry = self.replica.registry();
+        let state = encode_state(&self.setup.members, registry).map_err(|e| e.to_string())?;
+        self.done.rounds.push(AppliedRound {
+            restored_at,
+            entries,
+            applied: registry.applied().index,
+            state_hash: trimtab_proto::checksum(&state),
+        });
+        Ok(())
+    }
+}
+
+/// Whether a Raft message carries a snapshot.
+pub(crate) fn is_snapshot(bytes: &Bytes) -> bool {
+    let decoded = wire::Message::decode(bytes.clone());
+    decoded.is_ok_and(|message| message.msg_type == MessageType::MsgSnapshot as u32)
+}

@@ -1,0 +1,293 @@
+//! The truth of a run: what was applied at each index first, and what follows from it.
+//!
+//! The first replica that applies an index writes it down; all others must
+//! agree. A registry of the ledger's own applies every entry once, by itself,
+//! and is asked at each step whether the promises hold.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use raft::eraftpb::Entry;
+use trimtab_registry::command::Command;
+use trimtab_registry::event::Event;
+use trimtab_registry::history::ChangeKind;
+use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::name::ServiceName;
+use trimtab_registry::outcome::{Applied, Effect, Outcome};
+use trimtab_registry::revision::Position;
+use trimtab_registry::route::WHOLE;
+use trimtab_registry::service::Service;
+use trimtab_registry::state::Registry;
+use trimtab_server::consensus::entry::{decode_command, encode_result, encode_state};
+use trimtab_server::convert::encode_view;
+
+use crate::host::AppliedRound;
+use crate::packet::View;
+
+/// What stands at one index.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    term: u64,
+    data: Bytes,
+    context: Bytes,
+}
+
+/// Who renewed when, as those who judge must have known.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// When a renewal last reached the socket of the leader in office.
+    pub(crate) renewals: BTreeMap<LeaseKey, u64>,
+    /// Ends that were proposed though they should not have been, by command.
+    unjust: BTreeMap<Bytes, Vec<(LeaseKey, String)>>,
+}
+
+impl Heard {
+    /// A leader proposes to end these leases now. Unjust if the leader in
+    /// office heard of one within its TTL, as the fastest clock counts it,
+    /// less one step of the lease clock.
+    pub(crate) fn judged(&mut self, now: u64, keys: &[LeaseKey], command: Bytes, ledger: &Ledger) {
+        let mut unjust = Vec::new();
+        for key in keys {
+            let service = ledger.registry.service(&key.service);
+            let instance = service.and_then(|service| service.instance(&key.instance));
+            let (Some(heard), Some(instance)) = (self.renewals.get(key), instance) else {
+                continue;
+            };
+            let lasts = instance.ttl.as_millis() * 1_000 / (1_000 + crate::world::DRIFT_MAX);
+            let lasts = lasts.saturating_sub(2 * 200);
+            if now < heard + lasts {
+                let reason = format!("{key:?} renewed at {heard}, judged at {now}");
+                unjust.push((key.clone(), reason));
+            }
+        }
+        if !unjust.is_empty() {
+            self.unjust.insert(command, unjust);
+        }
+    }
+}
+
+/// What was applied, and what it made.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    members: BTreeMap<u64, String>,
+    lines: BTreeMap<u64, Line>,
+    registry: Registry,
+    results: BTreeMap<u64, Bytes>,
+    states: BTreeMap<u64, u64>,
+    /// Checksums of all views there ever were.
+    views: BTreeMap<(ServiceName, u64), Option<u64>>,
+    pub(crate) expired: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(members: &BTreeMap<u64, String>) -> Self {
+        let mut registry = Registry::new();
+        registry.skip(Position { index: 1, term: 1 });
+        let mut ledger = Self {
+            members: members.clone(),
+            lines: BTreeMap::new(),
+            registry,
+            results: BTreeMap::new(),
+            states: BTreeMap::new(),
+            views: BTreeMap::new(),
+            expired: 0,
+        };
+        ledger.note_state();
+        ledger
+    }
+
+    /// The registry after the last index that anyone applied.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A replica applied something: it must be what all others applied there.
+    pub(crate) fn applied(&mut self, round: AppliedRound, heard: &Heard) -> Result<(), String> {
+        let mut at = None;
+        if let Some(restored) = round.restored_at {
+            if !self.states.contains_key(&restored) {
+                return Err(format!("a snapshot of {restored}, which nobody applied"));
+            }
+            at = Some(restored);
+        }
+        for entry in round.entries {
+            if at.is_some_and(|at| entry.index != at + 1) {
+                return Err(format!("entry {} was applied after {at:?}", entry.index));
+            }
+            at = Some(entry.index);
+            self.entry(entry, heard)?;
+        }
+        if at != Some(round.applied) {
+            return Err(format!("applied {} without entry {at:?}", round.applied));
+        }
+        if self.states.get(&round.applied) != Some(&round.state_hash) {
+            return Err(format!("replicas differ in their state at {}", round.applied));
+        }
+        Ok(())
+    }
+
+    /// A client was told that its command was applied there, with this result.
+    pub(crate) fn acknowledged(&self, index: u64, result: &Bytes) -> Result<(), String> {
+        if self.results.get(&index) == Some(result) {
+            return Ok(());
+        }
+        Err(format!("what was acknowledged at {index} is not what was applied"))
+    }
+
+    /// A watcher was shown this view.
+    pub(crate) fn shown(&self, view: &View) -> Result<(), String> {
+        let Some(bytes) = &view.bytes else {
+            return Ok(());
+        };
+        let found = Some(trimtab_proto::checksum(bytes));
+        let key = (view.service.clone(), view.revision);
+        if self.views.get(&key) == Some(&found) {
+            return Ok(());
+        }
+        Err(format!("a view of {} at {} that never was", key.0, key.1))
+    }
+
+    /// The newest view of a service.
+    pub(crate) fn newest(&self, service: &ServiceName) -> Option<(u64, u64)> {
+        let view = self.registry.view(service)?;
+        Some((view.revision.0, encode_view(&view).checksum))
+    }
+
+    fn entry(&mut self, mut entry: Entry, heard: &Heard) -> Result<(), String> {
+        let index = entry.index;
+        let line = Line {
+            term: entry.term,
+            data: entry.take_data(),
+            context: entry.take_context(),
+        };
+        if let Some(known) = self.lines.get(&index) {
+            if *known == line {
+                return Ok(());
+            }
+            return Err(format!("replicas applied different entries at {index}"));
+        }
+        let last = self.registry.applied();
+        if index != last.index + 1 || line.term < last.term {
+            return Err(format!("entry {index} of term {} after {last:?}", line.term));
+        }
+        let at = Position {
+            index,
+            term: line.term,
+        };
+        if line.data.is_empty() {
+            self.registry.skip(at);
+        } else {
+            let command = decode_command(&line.data).map_err(|error| error.to_string())?;
+            let before = self.registry.clone();
+            let applied = self.registry.apply(at, &command);
+            self.check(&before, at, &command, &applied)?;
+            self.check_living(&line.data, &command, &applied, heard)?;
+            let result = encode_result(&applied.outcome).map_err(|error| error.to_string())?;
+            self.results.insert(index, result);
+            self.note_views(&applied.events);
+        }
+        self.lines.insert(index, line);
+        self.note_state();
+        Ok(())
+    }
+
+    fn note_state(&mut self) {
+        let state = encode_state(&self.members, &self.registry);
+        let hash = state.map_or(0, |state| trimtab_proto::checksum(&state));
+        self.states.insert(self.registry.applied().index, hash);
+    }
+
+    fn note_views(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::ServiceChanged(service) = event {
+                let Some(view) = self.registry.view(service) else {
+                    continue;
+                };
+                let key = (service.clone(), view.revision.0);
+                self.views.insert(key, Some(encode_view(&view).checksum));
+            }
+        }
+    }
+
+    /// Nobody is removed whom the leader in office heard in time.
+    fn check_living(
+        &mut self,
+        data: &Bytes,
+        command: &Command,
+        applied: &Applied,
+        heard: &Heard,
+    ) -> Result<(), String> {
+        if !matches!(command, Command::JudgeLeases(_)) {
+            return Ok(());
+        }
+        let unjust = heard.unjust.get(data);
+        for event in &applied.events {
+            if let Event::LeaseEnded { key } = event {
+                self.expired += 1;
+                let wronged = unjust.and_then(|all| all.iter().find(|(of, _)| of == key));
+                if let Some((_, reason)) = wronged {
+                    return Err(format!("a living instance was removed: {reason}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What section 3 of the design promises of one step.
+    fn check(
+        &self,
+        before: &Registry,
+        at: Position,
+        command: &Command,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("at {}: {what}: {command:?}", at.index));
+        if applied.outcome.is_err() && before.services().ne(self.registry.services()) {
+            return wrong("a refused command changed something");
+        }
+        for service in self.registry.services() {
+            let Some(route) = service.route() else {
+                continue;
+            };
+            let sum: u32 = route.weights.iter().map(|(_, weight)| weight).sum();
+            if sum != WHOLE {
+                return wrong("weights do not sum to the whole");
+            }
+            let earlier = before.service(service.name());
+            if earlier.is_some_and(|earlier| has_lit_a_new_group(earlier, service)) {
+                return wrong("a new group of a live service has weight");
+            }
+            if !rolled_back_exactly(service) {
+                return wrong("a rollback restored another route");
+            }
+        }
+        if let Ok(Outcome::Shifted(routed) | Outcome::RolledBack(routed)) = &applied.outcome {
+            let here = routed.changes.iter().all(|change| {
+                let service = self.registry.service(&change.service);
+                service.is_some_and(|it| it.route_revision() == at.revision())
+            });
+            if routed.effect == Effect::Changed && !here {
+                return wrong("a change is not of one revision");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_lit_a_new_group(before: &Service, now: &Service) -> bool {
+    before.route().is_some()
+        && (now.groups())
+            .filter(|group| before.group(&group.name).is_none())
+            .any(|group| now.weight(&group.name) > 0)
+}
+
+fn rolled_back_exactly(service: &Service) -> bool {
+    let Some(newest) = service.history().next() else {
+        return true;
+    };
+    let origin = (service.history()).find(|change| Some(change.revision) == newest.restored);
+    match (newest.kind, origin) {
+        (ChangeKind::Rollback, Some(origin)) => newest.after == origin.after,
+        _ => true,
+    }
+}

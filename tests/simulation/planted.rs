@@ -1,0 +1,49 @@
+//! Bugs planted in the harness, to show that the checks find them.
+
+/// A bug that a registry could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// Messages that promise durability leave before the write, which is made
+    /// with the next one.
+    AcknowledgeBeforeSync,
+    /// Entries that replace others are not written over them.
+    LostTruncation,
+    /// The vote is not written.
+    ForgottenVote,
+    /// Views are published from entries that are not committed.
+    PublishBeforeCommit,
+    /// A linearizable read is answered from what is applied, unasked.
+    ReadWithoutBarrier,
+    /// A leader that loses its office says that what it had accepted was not
+    /// done.
+    UnknownIsFailed,
+    /// A new leader grants no grace: it counts silence from before its reign.
+    NoGrace,
+    /// Lease time goes on while the process stands still.
+    PausesCount,
+    /// An expiry that was judged in an earlier term, or before the instance
+    /// renewed, is made to fit and applied.
+    UnfencedExpiry,
+    /// A watcher takes whatever view comes.
+    WatcherGoesBack,
+    /// A watcher never asks again after it subscribed, so a lost push stays
+    /// lost.
+    WatcherIgnoresGap,
+}
+
+impl Planted {
+    /// Every one, and the number of seeds within which it must be found.
+    pub(crate) const ALL: [(Planted, u64); 11] = [
+        (Planted::AcknowledgeBeforeSync, 40),
+        (Planted::LostTruncation, 40),
+        (Planted::ForgottenVote, 40),
+        (Planted::PublishBeforeCommit, 40),
+        (Planted::ReadWithoutBarrier, 40),
+        (Planted::UnknownIsFailed, 40),
+        (Planted::NoGrace, 40),
+        (Planted::PausesCount, 40),
+        (Planted::UnfencedExpiry, 40),
+        (Planted::WatcherGoesBack, 40),
+        (Planted::WatcherIgnoresGap, 40),
+    ];
+}

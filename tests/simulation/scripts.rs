@@ -1,0 +1,296 @@
+//! Deploy scripts: they read routes, shift them, roll back, tear down, and write down what they were told.
+
+use bytes::Bytes;
+use trimtab_registry::command::{
+    Change, Command, Rollback, RollbackTarget, ServiceShift, Shift, Target, Teardown,
+};
+use trimtab_registry::group::GroupState;
+use trimtab_registry::name::{GroupName, ServiceName};
+use trimtab_registry::outcome::{Outcome, Routed};
+use trimtab_registry::rejection::Rejection;
+use trimtab_registry::revision::Revision;
+use trimtab_registry::route::{Route, RoutePolicy, WHOLE, Weights};
+use trimtab_registry::text::{Actor, Reason, RequestId};
+use trimtab_server::consensus::entry::{decode_result, encode_command};
+
+use crate::chance::Chance;
+use crate::history::{Answered, Ask, Operation, Told};
+use crate::packet::{Answer, Node, Outbox, Reply, Request, RouteRead};
+
+/// How often a request is repeated, under the same request id.
+const ATTEMPTS_MAX: u32 = 4;
+const TIMEOUT: u64 = 1_500;
+
+/// One script.
+#[derive(Debug)]
+pub(crate) struct Script {
+    number: usize,
+    replicas: u64,
+    services: Vec<ServiceName>,
+    calls: u64,
+    known: Vec<RouteRead>,
+    under_way: Option<UnderWay>,
+    /// No new requests any more.
+    pub(crate) is_over: bool,
+    pub(crate) operations: Vec<Operation>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    called: u64,
+    ask: Option<Ask>,
+    request: Request,
+    call: u64,
+    deadline: u64,
+    attempts: u32,
+    /// An attempt may still take effect.
+    in_doubt: bool,
+}
+
+impl Script {
+    pub(crate) fn new(number: usize, replicas: u64, services: &[ServiceName]) -> Self {
+        Self {
+            number,
+            replicas,
+            services: services.to_vec(),
+            calls: 0,
+            known: Vec::new(),
+            under_way: None,
+            is_over: false,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Time to ask something, or to give up waiting. `moment` counts
+    /// everything that happens.
+    pub(crate) fn wake(&mut self, now: u64, moment: u64, chance: &mut Chance, out: &mut Outbox) {
+        out.wakes.push(chance.between(20, 400));
+        match &mut self.under_way {
+            Some(waiting) if waiting.deadline > now => {}
+            Some(waiting) => {
+                waiting.in_doubt = true;
+                self.try_again(now, moment, chance, out);
+            }
+            None if self.is_over => {}
+            None => {
+                let (ask, request) = self.choose(now, chance);
+                self.under_way = Some(UnderWay {
+                    called: moment,
+                    ask,
+                    request,
+                    call: 0,
+                    deadline: 0,
+                    attempts: 0,
+                    in_doubt: false,
+                });
+                self.try_again(now, moment, chance, out);
+            }
+        }
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(
+        &mut self,
+        now: u64,
+        moment: u64,
+        answer: Answer,
+        chance: &mut Chance,
+        out: &mut Outbox,
+    ) {
+        let Some(waiting) = self.under_way.as_mut() else {
+            return;
+        };
+        if waiting.call != answer.id {
+            return;
+        }
+        match answer.reply {
+            Reply::Read(reads) => {
+                let told = reads.iter().map(|read| {
+                    let (revision, route) = (read.revision, read.route.clone());
+                    (read.service.to_string(), Told { revision, route })
+                });
+                let told = Answered::Read(told.collect());
+                self.known = reads;
+                self.finish(moment, Some(told));
+            }
+            Reply::Decided { result, .. } => {
+                let result = decode_result(&result).expect("a result");
+                let told = told(result);
+                let settles = matches!(told, Answered::Changed(..)) || !waiting.in_doubt;
+                self.finish(moment, settles.then_some(told));
+            }
+            Reply::Unknown => {
+                waiting.in_doubt = true;
+                self.try_again(now, moment, chance, out);
+            }
+            // Surely nothing was done: as good a moment to give up as any.
+            _ if chance.per_mille(400) => {
+                if !waiting.in_doubt {
+                    waiting.ask = None;
+                }
+                self.finish(moment, None);
+            }
+            _ => self.try_again(now, moment, chance, out),
+        }
+    }
+
+    fn try_again(&mut self, now: u64, moment: u64, chance: &mut Chance, out: &mut Outbox) {
+        let Some(waiting) = self.under_way.as_mut() else {
+            return;
+        };
+        if waiting.attempts >= ATTEMPTS_MAX {
+            let nothing_done = !waiting.in_doubt;
+            if nothing_done {
+                waiting.ask = None;
+            }
+            return self.finish(moment, None);
+        }
+        waiting.attempts += 1;
+        self.calls += 1;
+        waiting.call = self.calls;
+        waiting.deadline = now + TIMEOUT;
+        let to = chance.between(1, self.replicas);
+        let request = waiting.request.clone();
+        out.call(Node::Script(self.number), to, self.calls, request);
+    }
+
+    fn finish(&mut self, moment: u64, answer: Option<Answered>) {
+        let Some(UnderWay { called, ask, .. }) = self.under_way.take() else {
+            return;
+        };
+        let is_read = matches!(ask, Some(Ask::Read(_)));
+        let Some(ask) = ask.filter(|_| answer.is_some() || !is_read) else {
+            return;
+        };
+        self.operations.push(Operation {
+            called,
+            returned: answer.is_some().then_some(moment),
+            ask,
+            answer,
+        });
+    }
+
+    fn choose(&mut self, now: u64, chance: &mut Chance) -> (Option<Ask>, Request) {
+        let choice = chance.between(0, 99);
+        if self.known.is_empty() || choice < 45 {
+            let names = self.services.iter().map(ToString::to_string).collect();
+            return (Some(Ask::Read(names)), Request::Read(self.services.clone()));
+        }
+        let change = self.change(now, chance);
+        let at = chance.index(self.known.len());
+        let (ask, command) = match choice {
+            45..85 => self.shift(at, change, chance),
+            85..95 => self.rollback(at, change, chance),
+            _ => self.teardown(at, change, chance),
+        };
+        let bytes: Bytes = encode_command(&command).expect("encodes");
+        (ask, Request::Propose(bytes))
+    }
+
+    fn change(&mut self, now: u64, chance: &mut Chance) -> Change {
+        self.calls += 1;
+        let id = format!("{}-{}", self.number, self.calls);
+        Change {
+            actor: Actor::parse("a script").expect("short"),
+            reason: Reason::default(),
+            at_ms: now,
+            request_id: RequestId::parse(&id).expect("short"),
+            force: chance.per_mille(700),
+        }
+    }
+
+    fn shift(&self, at: usize, change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
+        let all = chance.per_mille(250);
+        let chosen = (self.known.iter().enumerate()).filter(|(number, _)| all || *number == at);
+        let mut asked = Vec::new();
+        let mut shifts = Vec::new();
+        for (_, read) in chosen {
+            let expected = chance.per_mille(850).then_some(read.revision);
+            let weights = weights(read, chance);
+            let route = Route {
+                weights: weights.clone(),
+                policy: RoutePolicy::default(),
+            };
+            asked.push((read.service.to_string(), expected, format!("{route:?}")));
+            shifts.push(ServiceShift {
+                service: read.service.clone(),
+                target: Target::Weights(weights),
+                expected: expected.map(Revision),
+                min_ready: None,
+                policy: None,
+            });
+        }
+        (Some(Ask::Shift(asked)), Command::Shift(Shift { shifts, change }))
+    }
+
+    fn rollback(&self, at: usize, change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
+        let read = &self.known[at];
+        let expected = chance.per_mille(850).then_some(read.revision);
+        let target = RollbackTarget {
+            service: read.service.clone(),
+            to: None,
+            expected: expected.map(Revision),
+        };
+        let targets = vec![target];
+        let ask = Ask::Rollback(read.service.to_string(), expected);
+        (Some(ask), Command::Rollback(Rollback { targets, change }))
+    }
+
+    /// Not in the history: it does not touch the route.
+    fn teardown(&self, at: usize, mut change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
+        let read = &self.known[at];
+        let idle = |(_, state): &&(GroupName, GroupState)| *state == GroupState::Standby;
+        let idle: Vec<_> = read.groups.iter().filter(idle).collect();
+        let group = match idle.is_empty() {
+            true => GroupName::parse("none").expect("a name"),
+            false => idle[chance.index(idle.len())].0.clone(),
+        };
+        change.force = false;
+        let teardown = Teardown {
+            service: read.service.clone(),
+            group,
+            expected: None,
+            change,
+        };
+        (None, Command::Teardown(teardown))
+    }
+}
+
+fn weights(read: &RouteRead, chance: &mut Chance) -> Weights {
+    let usable = |(_, state): &&(GroupName, GroupState)| *state != GroupState::Retiring;
+    let groups: Vec<&GroupName> = (read.groups.iter().filter(usable))
+        .map(|(name, _)| name)
+        .collect();
+    let first = groups[chance.index(groups.len())].clone();
+    let second = groups[chance.index(groups.len())].clone();
+    if first == second {
+        return Weights::whole(first);
+    }
+    let share = chance.between(1, u64::from(WHOLE) - 1) as u32;
+    Weights::new([(first, share), (second, WHOLE - share)]).expect("they sum to the whole")
+}
+
+fn told(result: Result<Outcome, Rejection>) -> Answered {
+    match result {
+        Ok(Outcome::Shifted(routed) | Outcome::RolledBack(routed)) => told_of(&routed),
+        Err(Rejection::RevisionMismatch {
+            service, current, ..
+        }) => Answered::Mismatch {
+            service: service.to_string(),
+            current: current.0,
+        },
+        _ => Answered::Refused,
+    }
+}
+
+fn told_of(routed: &Routed) -> Answered {
+    if routed.changes.is_empty() {
+        return Answered::Unchanged;
+    }
+    let revision = routed.revision.0;
+    let routes = routed.changes.iter().map(|change| {
+        let route = format!("{:?}", change.after);
+        (change.service.to_string(), Told { revision, route })
+    });
+    Answered::Changed(revision, routes.collect())
+}
