@@ -142,7 +142,7 @@ impl Director<'_> {
         let noticed = self.notice(BROKEN, NEW).await?;
         match &noticed {
             Some(finding) => self.screen.say(&format!(
-                "noticed after {}: {finding}",
+                "noticed {} after it began: {finding}",
                 span(since.elapsed())
             )),
             None => self.screen.say("nobody noticed"),
