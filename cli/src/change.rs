@@ -43,7 +43,11 @@ pub(crate) async fn conclude(
             output.note("dry run: nothing was changed");
         }
     }
-    let receipts = if args.waits(output.is_attended()) {
+    let waits = args.waits(output.is_attended());
+    if !output.is_json() && !waits && !outcome.dry_run && !outcome.changes.is_empty() {
+        output.note(&format!("revision {}", outcome.revision));
+    }
+    let receipts = if waits {
         Some(wait::for_receipts(session, services, outcome.revision, sent).await?)
     } else {
         None
