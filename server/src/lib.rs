@@ -7,6 +7,7 @@ pub mod config;
 pub mod consensus;
 pub mod convert;
 pub mod grpc;
+pub mod lease_keeper;
 pub mod leases;
 pub mod node;
 pub mod observation;

@@ -30,10 +30,12 @@ use crate::grpc::discovery::DiscoveryService;
 use crate::grpc::peer::PeerService;
 use crate::grpc::registration::RegistrationService;
 use crate::grpc::routing::RoutingService;
+use crate::lease_keeper::LeaseKeeper;
 use crate::observation::{CONTACT_INTERVAL, Observer};
 use crate::peers::error::PeerError;
 use crate::peers::{MESSAGE_BYTES_MAX, Peers};
 use crate::publish::Publisher;
+use crate::relay;
 use crate::renewals::Renewals;
 use crate::storage::error::StorageError;
 use crate::storage::file::{Identity, Storage};
@@ -116,12 +118,15 @@ impl Node {
         let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
-        let (renewals, relay) = Renewals::new(config.id);
+        let keeper = Arc::new(LeaseKeeper::default());
+        let (sender, relay) = relay::relay();
+        let renewals = Renewals::new(config.id, Arc::clone(&keeper), sender);
         let started = Instant::now();
         let publisher = Publisher {
             views: Arc::clone(&views),
             watchers: Arc::clone(&watchers),
             renewals: Arc::clone(&renewals),
+            keeper: Arc::clone(&keeper),
         };
         let settings = Settings {
             tick_interval: config.tick_interval,
@@ -139,6 +144,7 @@ impl Node {
             views,
             watchers,
             renewals,
+            keeper,
             observer: Arc::new(observer),
             cut_off,
             stop: CancellationToken::new(),
@@ -147,9 +153,9 @@ impl Node {
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (handle, peers) = (context.handle.clone(), context.peers.clone());
-        let renewals = Arc::clone(&context.renewals);
-        tasks.spawn(Arc::clone(&renewals).run_judge(handle.clone(), closing.clone()));
-        tasks.spawn(relay.run(renewals, handle, peers, closing.clone()));
+        let keeper = Arc::clone(&context.keeper);
+        tasks.spawn(Arc::clone(&keeper).run(handle.clone(), closing.clone()));
+        tasks.spawn(relay.run(keeper, handle, peers, closing.clone()));
         tasks.spawn(keep_contact(Arc::clone(&context.observer), closing.clone()));
         tasks.spawn(notice_cuts(context.handle.status(), cuts, closing.clone()));
         tasks.close();

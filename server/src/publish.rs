@@ -8,6 +8,7 @@ use trimtab_registry::state::Registry;
 
 use crate::consensus::observer::Observer;
 use crate::consensus::status::ConsensusStatus;
+use crate::lease_keeper::LeaseKeeper;
 use crate::renewals::Renewals;
 use crate::views::Views;
 use crate::watchers::Watchers;
@@ -19,8 +20,10 @@ pub struct Publisher {
     pub views: Arc<Views>,
     /// Where reports of groups that are gone are forgotten.
     pub watchers: Arc<Watchers>,
-    /// Where leases begin and end.
+    /// Where streams learn which leases ended, and who is to leave.
     pub renewals: Arc<Renewals>,
+    /// Where leases begin and end.
+    pub keeper: Arc<LeaseKeeper>,
 }
 
 impl Publisher {
@@ -34,6 +37,7 @@ impl Publisher {
 
 impl Observer for Publisher {
     fn applied(&mut self, registry: &Registry, events: &[Event]) {
+        self.keeper.applied(events);
         self.renewals.applied(registry, events);
         // A service that many commands of one round changed is published once.
         let mut changed: Vec<&ServiceName> = events
@@ -52,11 +56,12 @@ impl Observer for Publisher {
     }
 
     fn restored(&mut self, registry: &Registry) {
+        self.keeper.restored(registry);
         self.renewals.restored(registry);
         self.views.replace(registry);
     }
 
     fn role_changed(&mut self, status: &ConsensusStatus) {
-        self.renewals.role_changed(status);
+        self.keeper.role_changed(status);
     }
 }

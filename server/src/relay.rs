@@ -11,8 +11,8 @@ use trimtab_registry::instance::LeaseKey;
 
 use crate::consensus::handle::Handle;
 use crate::convert;
+use crate::lease_keeper::LeaseKeeper;
 use crate::peers::Peers;
-use crate::renewals::Renewals;
 
 /// How long a follower gathers renewals before it sends them on: far below
 /// any TTL, long enough to make one message of many.
@@ -29,7 +29,7 @@ const RELAY_RETRY: Duration = Duration::from_millis(200);
 
 /// What a stream asks to be carried to the leader.
 #[derive(Debug)]
-pub(crate) enum Relayed {
+pub enum Relayed {
     /// These renew, and wait to be told which of them are lost.
     Renewed(Vec<LeaseKey>, oneshot::Sender<Vec<LeaseKey>>),
     /// The stream of these broke.
@@ -37,14 +37,14 @@ pub(crate) enum Relayed {
 }
 
 /// The sending end of the relay.
-pub(crate) type RelaySender = mpsc::Sender<Relayed>;
+pub type RelaySender = mpsc::Sender<Relayed>;
 
 /// The receiving end of the relay, for [`Relay::run`].
 #[derive(Debug)]
 pub struct Relay(mpsc::Receiver<Relayed>);
 
 /// A relay and the way into it.
-pub(crate) fn relay() -> (RelaySender, Relay) {
+pub fn relay() -> (RelaySender, Relay) {
     let (sender, receiver) = mpsc::channel(RELAY_QUEUE_MAX);
     (sender, Relay(receiver))
 }
@@ -90,7 +90,7 @@ impl Relay {
     /// it is told to stop.
     pub async fn run(
         mut self,
-        renewals: Arc<Renewals>,
+        keeper: Arc<LeaseKeeper>,
         handle: Handle,
         peers: Peers,
         stop: CancellationToken,
@@ -116,7 +116,7 @@ impl Relay {
             }
             // A batch that cannot be delivered is dropped, which tells its
             // streams so.
-            if let Some(lost) = deliver(&batch, &renewals, &handle, &peers).await {
+            if let Some(lost) = deliver(&batch, &keeper, &handle, &peers).await {
                 batch.answer(&lost);
             }
         }
@@ -127,19 +127,20 @@ impl Relay {
 /// when no leader could be reached.
 async fn deliver(
     batch: &Batch,
-    renewals: &Renewals,
+    keeper: &LeaseKeeper,
     handle: &Handle,
     peers: &Peers,
 ) -> Option<Vec<LeaseKey>> {
+    let id = handle.id();
     let request = RenewLeasesRequest {
         cluster_id: handle.cluster_id(),
-        from_replica: renewals.replica(),
+        from_replica: id,
         renewed: batch.renewed.iter().map(convert::lease_ref).collect(),
         broken: batch.broken.iter().map(convert::lease_ref).collect(),
     };
     for _ in 0..RELAY_TRIES {
-        if let Some(lost) = renewals.renew_here(renewals.replica(), &batch.renewed) {
-            renewals.broken_here(renewals.replica(), &batch.broken);
+        if let Some(lost) = keeper.renew(id, &batch.renewed) {
+            keeper.broken(id, &batch.broken);
             return Some(lost);
         }
         let leader = handle.status().borrow().leader();

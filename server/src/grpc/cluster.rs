@@ -94,7 +94,7 @@ impl Cluster for ClusterService {
         Ok(Response::new(StatusResponse {
             leader_id: consensus.leader().unwrap_or_default(),
             has_quorum: consensus.has_leader(),
-            alarms: alarms(&consensus, &replicas, context.renewals.brakes()),
+            alarms: alarms(&consensus, &replicas, context.keeper.brakes()),
             replicas,
             answered_by: context.id,
         }))

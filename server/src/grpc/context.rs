@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::consensus::handle::Handle;
+use crate::lease_keeper::LeaseKeeper;
 use crate::observation::Observer;
 use crate::peers::Peers;
 use crate::renewals::Renewals;
@@ -30,8 +31,10 @@ pub struct Context {
     pub views: Arc<Views>,
     /// Who watches, and what they reported.
     pub watchers: Arc<Watchers>,
-    /// The way of renewals to the leader.
+    /// The renewal streams of this replica.
     pub renewals: Arc<Renewals>,
+    /// Judges leases while this replica leads.
+    pub keeper: Arc<LeaseKeeper>,
     /// Asks all replicas.
     pub observer: Arc<Observer>,
     /// Whether this replica has heard of no leader for longer than an election

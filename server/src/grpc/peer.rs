@@ -118,15 +118,15 @@ impl Peer for PeerService {
         self.check_cluster(request.cluster_id)?;
         let renewed = lease_keys(&request.renewed)?;
         let broken = lease_keys(&request.broken)?;
-        let renewals = &self.context.renewals;
+        let keeper = &self.context.keeper;
         let via = request.from_replica;
-        let Some(lost) = renewals.renew_here(via, &renewed) else {
+        let Some(lost) = keeper.renew(via, &renewed) else {
             return Err(Status::unavailable(format!(
                 "replica {} does not lead the cluster",
                 self.context.id
             )));
         };
-        renewals.broken_here(via, &broken);
+        keeper.broken(via, &broken);
         Ok(Response::new(RenewLeasesResponse {
             lost: lost.iter().map(convert::lease_ref).collect(),
         }))

@@ -285,7 +285,7 @@ impl Routing for RoutingService {
                 self.context.id
             ));
         }
-        alarms.extend(self.context.renewals.brakes());
+        alarms.extend(self.context.keeper.brakes());
         let window = self.context.observer.window();
         Ok(Response::new(DescribeResponse {
             possibly_stale,
