@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalid::Invalid;
 use crate::name::{Address, GroupName, InstanceId, ServiceName, Zone};
-use crate::rejection::Invalid;
 use crate::revision::Revision;
 
 /// The largest capacity.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::command::{JudgeLeases, LEASES_PER_JUDGEMENT_MAX};
 use crate::event::Event;
 use crate::instance::LeaseKey;
+use crate::invalid::Invalid;
 use crate::name::{InstanceId, ServiceName};
 use crate::outcome::{Judged, Outcome};
-use crate::rejection::{Invalid, Rejection};
+use crate::rejection::Rejection;
 use crate::revision::Position;
 use crate::state::{Done, Registry};
 

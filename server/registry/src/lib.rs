@@ -12,6 +12,7 @@ pub mod event;
 pub mod group;
 pub mod history;
 pub mod instance;
+mod invalid;
 mod judgement;
 pub mod name;
 pub mod outcome;

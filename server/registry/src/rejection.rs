@@ -7,43 +7,8 @@ use thiserror::Error;
 
 use crate::name::{GroupName, InstanceId, ServiceName};
 use crate::revision::Revision;
-use crate::text::shorten;
 
-/// A value that breaks a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
-#[error("{field} {rule}, but is {value:?}")]
-pub struct Invalid {
-    /// Which field of the request.
-    pub field: String,
-    /// What it holds, shortened when long.
-    pub value: String,
-    /// What it must be.
-    pub rule: String,
-}
-
-impl Invalid {
-    /// A `field` whose `value` breaks a `rule` ("must be ...").
-    pub fn new(
-        field: impl Into<String>,
-        value: impl fmt::Display,
-        rule: impl Into<String>,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            value: shorten(&value.to_string()),
-            rule: rule.into(),
-        }
-    }
-
-    /// The same of another field: where in the request the value stood.
-    #[must_use]
-    pub fn at(self, field: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            ..self
-        }
-    }
-}
+pub use crate::invalid::Invalid;
 
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]

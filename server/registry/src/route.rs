@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalid::Invalid;
 use crate::name::GroupName;
-use crate::rejection::Invalid;
 
 /// All of the traffic: weights are parts per 10,000.
 pub const WHOLE: u32 = 10_000;

@@ -15,10 +15,10 @@ macro_rules! checked_text {
             ///
             /// # Errors
             /// The field, the value and the rule that it breaks.
-            pub fn parse(value: &str) -> Result<Self, crate::rejection::Invalid> {
+            pub fn parse(value: &str) -> Result<Self, crate::invalid::Invalid> {
                 match $check(value) {
                     Ok(()) => Ok(Self(value.into())),
-                    Err(rule) => Err(crate::rejection::Invalid::new($field, value, rule)),
+                    Err(rule) => Err(crate::invalid::Invalid::new($field, value, rule)),
                 }
             }
 
@@ -29,7 +29,7 @@ macro_rules! checked_text {
         }
 
         impl std::str::FromStr for $name {
-            type Err = crate::rejection::Invalid;
+            type Err = crate::invalid::Invalid;
             fn from_str(value: &str) -> Result<Self, Self::Err> {
                 Self::parse(value)
             }
@@ -155,19 +155,4 @@ fn check_line(value: &str, bytes_max: usize, rule: &'static str) -> Result<(), &
         return Err(rule);
     }
     Ok(())
-}
-
-/// How much of a value that breaks a rule is kept to be shown.
-const SHOWN_BYTES_MAX: usize = 80;
-
-/// The start of a value, short enough for an error message.
-pub(crate) fn shorten(value: &str) -> String {
-    if value.len() <= SHOWN_BYTES_MAX {
-        return value.to_owned();
-    }
-    let mut end = SHOWN_BYTES_MAX;
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}... ({} bytes)", &value[..end], value.len())
 }
