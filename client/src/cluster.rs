@@ -16,7 +16,7 @@ pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:7070";
 
 /// The largest message accepted from a replica. A view of 20,000 instances,
 /// the most a service may have, with full metadata fits.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// How long a request looks for a replica that can take it, unless the caller
 /// says otherwise: longer than an election.
