@@ -9,9 +9,6 @@ use crate::revision::Revision;
 use crate::route::Route;
 use crate::text::{Actor, Reason, RequestId};
 
-/// How many changes of one service are kept.
-pub const HISTORY_MAX: usize = 100;
-
 /// What kind of change a route went through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ChangeKind {

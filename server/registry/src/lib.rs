@@ -7,6 +7,7 @@
 //! hold equal registries.
 
 mod adjustment;
+pub mod bounds;
 pub mod command;
 pub mod event;
 pub mod group;
@@ -17,6 +18,7 @@ mod judgement;
 pub mod name;
 pub mod outcome;
 mod plan;
+mod record;
 mod registration;
 pub mod rejection;
 pub mod revision;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bounds::{GROUPS_MAX, INSTANCES_MAX, SERVICES_MAX};
 use crate::command::{Change, Deregister, Register, SetStatus};
 use crate::event::Event;
 use crate::history::ChangeKind;
@@ -12,9 +13,8 @@ use crate::outcome::Outcome;
 use crate::rejection::{Missing, Rejection};
 use crate::revision::{Position, Revision};
 use crate::route::{Route, RoutePolicy, Weights};
-use crate::service::{GROUPS_MAX, INSTANCES_MAX, Service};
-use crate::shift::NewRoute;
-use crate::state::{Done, Registry, SERVICES_MAX};
+use crate::service::{NewRoute, Service};
+use crate::state::{Done, Registry};
 use crate::text::{Actor, Reason, RequestId};
 
 impl Registry {

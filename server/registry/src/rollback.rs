@@ -7,8 +7,8 @@ use crate::history::{ChangeKind, RouteChange};
 use crate::rejection::{Gone, Rejection};
 use crate::revision::Revision;
 use crate::route::Route;
-use crate::service::Service;
-use crate::shift::{Guard, NewRoute, Planned};
+use crate::service::{NewRoute, Service};
+use crate::shift::{Guard, Planned};
 
 /// Plans a rollback of a service.
 ///

@@ -2,13 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::GROUPS_MAX;
 use crate::invalid::Invalid;
 use crate::name::GroupName;
 
 /// All of the traffic: weights are parts per 10,000.
 pub const WHOLE: u32 = 10_000;
-/// The most groups a route can have: as many as a service.
-pub const GROUPS_MAX: usize = 100;
 
 /// A share of the traffic in parts per 10,000: 1 to [`WHOLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,23 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::HISTORY_MAX;
 use crate::command::Change;
 use crate::event::Event;
 use crate::group::{Group, GroupState, Tally};
-use crate::history::{HISTORY_MAX, RouteChange};
+use crate::history::{ChangeKind, RouteChange};
 use crate::instance::Instance;
 use crate::name::{GroupName, InstanceId, ServiceName};
+use crate::record::ServiceRecord;
 use crate::revision::Revision;
 use crate::route::Route;
-use crate::shift::NewRoute;
-use crate::snapshot::ServiceRecord;
 use crate::view::ServiceView;
-
-/// How many groups a service can have, those without instances included.
-pub const GROUPS_MAX: usize = crate::route::GROUPS_MAX;
-/// How many instances a service can have: a view of all of them must stay a
-/// message of a few megabytes.
-pub const INSTANCES_MAX: usize = 20_000;
 
 /// Everything the registry knows of one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +32,15 @@ pub struct Service {
     pub(crate) instances: BTreeMap<InstanceId, Arc<Instance>>,
     /// Oldest first.
     pub(crate) history: VecDeque<Arc<RouteChange>>,
+}
+
+/// A route about to take effect.
+#[derive(Debug)]
+pub(crate) struct NewRoute {
+    pub(crate) route: Arc<Route>,
+    pub(crate) kind: ChangeKind,
+    /// For a rollback: the change that first made this route.
+    pub(crate) restored: Option<Revision>,
 }
 
 impl Service {

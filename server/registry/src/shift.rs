@@ -8,9 +8,8 @@ use crate::group::Tally;
 use crate::history::ChangeKind;
 use crate::name::GroupName;
 use crate::rejection::{Missing, Needed, Rejection, TooFewReady, percent};
-use crate::revision::Revision;
 use crate::route::{BasisPoints, Route, WHOLE, Weights, even_share};
-use crate::service::Service;
+use crate::service::{NewRoute, Service};
 
 /// How many groups an error lists.
 const GROUPS_LISTED_MAX: usize = 10;
@@ -22,15 +21,6 @@ pub(crate) struct Planned {
     pub(crate) new: Option<NewRoute>,
     /// What the operator should know.
     pub(crate) warnings: Vec<String>,
-}
-
-/// A route about to take effect.
-#[derive(Debug)]
-pub(crate) struct NewRoute {
-    pub(crate) route: Arc<Route>,
-    pub(crate) kind: ChangeKind,
-    /// For a rollback: the change that first made this route.
-    pub(crate) restored: Option<Revision>,
 }
 
 /// Plans a shift of a service.

@@ -7,14 +7,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::FORMAT_VERSION;
-use crate::group::Group;
-use crate::history::{HISTORY_MAX, RouteChange};
+use crate::bounds::{GROUPS_MAX, HISTORY_MAX, INSTANCES_MAX, SERVICES_MAX};
 use crate::instance::Instance;
 use crate::name::ServiceName;
+use crate::record::ServiceRecord;
 use crate::revision::{Position, Revision};
-use crate::route::Route;
-use crate::service::{GROUPS_MAX, INSTANCES_MAX, Service};
-use crate::state::SERVICES_MAX;
+use crate::service::Service;
 
 /// A registry at one position. Taking one copies pointers; it stays as it is
 /// while the registry goes on.
@@ -77,19 +75,6 @@ impl Snapshot {
         }
         Ok((applied, services))
     }
-}
-
-/// A service as it is stored: names once, not again as keys of maps.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ServiceRecord {
-    name: ServiceName,
-    revision: Revision,
-    route: Option<Arc<Route>>,
-    route_revision: Revision,
-    baseline: Option<u64>,
-    groups: Vec<Group>,
-    instances: Vec<Arc<Instance>>,
-    history: Vec<Arc<RouteChange>>,
 }
 
 impl From<Service> for ServiceRecord {

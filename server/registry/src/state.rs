@@ -12,9 +12,6 @@ use crate::service::Service;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::view::ServiceView;
 
-/// How many services there can be.
-pub const SERVICES_MAX: usize = 100_000;
-
 /// All services. Copying it copies pointers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registry {

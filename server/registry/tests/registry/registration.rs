@@ -1,5 +1,6 @@
 //! Instances come, say how they are, and go.
 
+use trimtab_registry::bounds::{GROUPS_MAX, INSTANCES_MAX};
 use trimtab_registry::command::Adjustment;
 use trimtab_registry::event::Event;
 use trimtab_registry::history::ChangeKind;
@@ -7,7 +8,6 @@ use trimtab_registry::instance::{DeclaredStatus, Status, Ttl};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::{Missing, Rejection};
 use trimtab_registry::revision::Revision;
-use trimtab_registry::service::{GROUPS_MAX, INSTANCES_MAX};
 
 use crate::world::*;
 
