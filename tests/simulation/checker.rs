@@ -80,7 +80,8 @@ impl Search<'_> {
             .filter(open)
             .filter(|at| self.operations[*at].called <= first_return)
             .collect();
-        found.sort_by_key(|at| std::cmp::Reverse(self.operations[*at].returned.unwrap_or(u64::MAX)));
+        found
+            .sort_by_key(|at| std::cmp::Reverse(self.operations[*at].returned.unwrap_or(u64::MAX)));
         found
     }
 }
@@ -124,11 +125,20 @@ mod tests {
     #[test]
     fn reads_after_a_write_must_see_it() {
         let wrote = shift(1, 5, "b", Some((2, 9)));
-        assert_eq!(verdict(&[wrote.clone(), read(3, 4, 9, "b")]), Verdict::Linearizable);
-        assert_eq!(verdict(&[wrote.clone(), read(3, 4, 5, "a")]), Verdict::Impossible);
+        assert_eq!(
+            verdict(&[wrote.clone(), read(3, 4, 9, "b")]),
+            Verdict::Linearizable
+        );
+        assert_eq!(
+            verdict(&[wrote.clone(), read(3, 4, 5, "a")]),
+            Verdict::Impossible
+        );
         // While it is under way either may be seen, but not one after the other.
         let slow = shift(1, 5, "b", Some((9, 9)));
-        assert_eq!(verdict(&[slow.clone(), read(2, 3, 5, "a")]), Verdict::Linearizable);
+        assert_eq!(
+            verdict(&[slow.clone(), read(2, 3, 5, "a")]),
+            Verdict::Linearizable
+        );
         let back = [slow, read(2, 3, 9, "b"), read(4, 5, 5, "a")];
         assert_eq!(verdict(&back), Verdict::Impossible);
     }
@@ -136,8 +146,14 @@ mod tests {
     #[test]
     fn a_write_without_an_answer_happened_late_or_never_but_once() {
         let lost = shift(1, 5, "b", None);
-        assert_eq!(verdict(&[lost.clone(), read(2, 3, 5, "a")]), Verdict::Linearizable);
-        assert_eq!(verdict(&[lost.clone(), read(2, 3, 7, "b")]), Verdict::Linearizable);
+        assert_eq!(
+            verdict(&[lost.clone(), read(2, 3, 5, "a")]),
+            Verdict::Linearizable
+        );
+        assert_eq!(
+            verdict(&[lost.clone(), read(2, 3, 7, "b")]),
+            Verdict::Linearizable
+        );
         let both = [lost.clone(), read(2, 3, 5, "a"), read(4, 5, 7, "b")];
         assert_eq!(verdict(&both), Verdict::Linearizable);
         let undone = [lost, read(2, 3, 7, "b"), read(4, 5, 5, "a")];
@@ -146,7 +162,10 @@ mod tests {
 
     #[test]
     fn of_two_writes_that_expect_the_same_one_succeeds() {
-        let both = [shift(1, 5, "b", Some((3, 8))), shift(2, 5, "c", Some((4, 9)))];
+        let both = [
+            shift(1, 5, "b", Some((3, 8))),
+            shift(2, 5, "c", Some((4, 9))),
+        ];
         assert_eq!(verdict(&both), Verdict::Impossible);
     }
 }

@@ -97,13 +97,23 @@ impl Disk {
         image.full = false;
     }
 
-    /// Turns one synced bit over, somewhere.
+    /// Turns one synced bit over, where something is written.
     pub(crate) fn flip_bit(&self, chance: &mut Chance) {
         let mut image = self.image();
-        if image.synced.is_empty() {
+        let written = |bytes: &[u8]| bytes.iter().filter(|byte| **byte != 0).count();
+        let count = written(&image.synced);
+        if count == 0 {
             return;
         }
-        let at = chance.index(image.synced.len());
+        let chosen = chance.index(count);
+        let mut places = image
+            .synced
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte != 0);
+        let Some((at, _)) = places.nth(chosen) else {
+            return;
+        };
         let bit = 1 << chance.between(0, 7);
         image.synced[at] ^= bit;
         image.seen = image.synced.clone();

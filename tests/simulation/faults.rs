@@ -4,8 +4,12 @@ use crate::fleet::Life;
 use crate::packet::{Node, Outbox};
 use crate::world::{Event, World};
 
-/// Kinds of faults, one bit each of `World::kinds`.
+/// Kinds of faults that come by time, one bit each of `World::kinds`.
 const KINDS: u64 = 12;
+/// A process dies right after it took a new term: with its vote, if it gave it.
+const AFTER_A_VOTE: u64 = 12;
+/// One replica's disk, and no other's, forgets what it was told.
+const BIT_FLIPS: u64 = 13;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -13,7 +17,7 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let next = self.now + self.chance.between(100, 1_800);
+        let next = self.now + self.chance.between(50, 1_200);
         self.at(next, Event::Fault);
         let kind = self.chance.between(0, KINDS - 1);
         if self.kinds & (1 << kind) == 0 {
@@ -66,14 +70,14 @@ impl World {
     /// Anyone does not reach someone.
     fn cut_two(&mut self) {
         let replica = Node::Replica(self.chance.between(1, self.replicas()));
-        let other = match self.chance.between(0, 2) {
-            0 => Node::Replica(self.chance.between(1, self.replicas())),
-            1 => Node::Instance(self.chance.index(self.fleet.len())),
+        let other = match self.chance.between(0, 3) {
+            0 | 1 => Node::Replica(self.chance.between(1, self.replicas())),
+            2 => Node::Instance(self.chance.index(self.fleet.len())),
             _ => Node::Watcher(self.chance.index(self.watchers.len())),
         };
         let until = self.now + self.chance.between(200, 8_000);
         self.network.cut(replica, other, until);
-        if self.chance.per_mille(500) {
+        if self.chance.per_mille(700) {
             self.network.cut(other, replica, until);
         }
         self.counts.cuts += 1;
@@ -81,7 +85,9 @@ impl World {
 
     fn crash_if_up(&mut self, replica: u64) {
         // The leader is where it hurts.
-        let leader = self.leader_in_office().filter(|_| self.chance.per_mille(500));
+        let leader = self
+            .leader_in_office()
+            .filter(|_| self.chance.per_mille(500));
         let replica = leader.unwrap_or(replica);
         if self.seats[replica as usize - 1].host.is_some() {
             self.crash(replica);
@@ -152,6 +158,29 @@ impl World {
             if self.seats[replica as usize - 1].host.is_some() {
                 self.crash(replica);
             }
+        }
+    }
+
+    /// A replica took a new term: may it die of it?
+    pub(crate) fn after_a_vote(&mut self, replica: u64) {
+        let happens = !self.healed && self.kinds & (1 << AFTER_A_VOTE) != 0;
+        if happens && self.chance.per_mille(400) {
+            let wait = self.chance.between(1, 15);
+            self.crash_for(replica, wait);
+        }
+    }
+
+    /// A bit turns over while a replica is down. Of a quorum no more than a
+    /// minority may be lost, so it is always the same replica's.
+    pub(crate) fn flip_a_bit(&mut self, replica: u64) {
+        let happens = !self.healed && self.kinds & (1 << BIT_FLIPS) != 0;
+        let may = self.replicas() > 1 && self.flipped.is_none_or(|it| it == replica);
+        if happens && may && self.chance.per_mille(300) {
+            self.flipped = Some(replica);
+            self.counts.bit_flips += 1;
+            self.seats[replica as usize - 1]
+                .disk
+                .flip_bit(&mut self.chance);
         }
     }
 

@@ -1,9 +1,7 @@
 //! Instances: they register, renew, change their minds, leave, and die.
 
 use trimtab_registry::command::{Command, Deregister, Register, SetStatus};
-use trimtab_registry::instance::{
-    Capacity, DeclaredStatus, InstanceSpec, LeaseKey, Metadata, Ttl,
-};
+use trimtab_registry::instance::{Capacity, DeclaredStatus, InstanceSpec, LeaseKey, Metadata, Ttl};
 use trimtab_registry::name::{Address, GroupName, InstanceId, ServiceName, Zone};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;

@@ -32,7 +32,10 @@ pub(crate) enum Answered {
     /// The routes were so already.
     Unchanged,
     /// Refused because the route of a service was of another revision.
-    Mismatch { service: String, current: u64 },
+    Mismatch {
+        service: String,
+        current: u64,
+    },
     /// Refused for what the model does not know: readiness, groups.
     Refused,
 }
@@ -92,7 +95,10 @@ impl Model {
             routes: vec![told.route.clone()],
         };
         let all = routes.iter();
-        Self(all.map(|(name, told)| (name.clone(), modelled(told))).collect())
+        Self(
+            all.map(|(name, told)| (name.clone(), modelled(told)))
+                .collect(),
+        )
     }
 
     /// The state after an operation with its answer; `None` when it cannot

@@ -119,7 +119,9 @@ impl Host {
                 let first = founding(&setup.members).map_err(|e| text(&e))?;
                 let snapshot = message::snapshot_to_wire(first.snapshot.clone());
                 let hard_state = message::hard_state_to_wire(&first.hard_state);
-                storage.found(&snapshot, &hard_state).map_err(|e| text(&e))?;
+                storage
+                    .found(&snapshot, &hard_state)
+                    .map_err(|e| text(&e))?;
                 first
             }
         };
@@ -238,7 +240,8 @@ impl Host {
             let expiry = trimtab_registry::command::Expiry { key, suspect_since };
             judgement.expire.push(expiry);
         }
-        self.stale_judgements.extend(judgement.revive.iter().cloned());
+        self.stale_judgements
+            .extend(judgement.revive.iter().cloned());
     }
 
     /// Takes what arrived.
@@ -273,8 +276,13 @@ impl Host {
             .map_err(|error| FatalError::Raft(format!("undecodable: {error}")))?;
         let message = message::from_wire(decoded)
             .map_err(|error| FatalError::Raft(format!("a replica's message: {error}")))?;
+        // A read that was forwarded to a leader that meanwhile follows the one
+        // who asked comes back to him; he asks again.
+        let comes_back =
+            message.from == self.id() && message.get_msg_type() == MessageType::MsgReadIndex;
         match self.replica.step(message) {
             Ok(()) => Ok(()),
+            Err(StepError::Refused(_)) if comes_back => Ok(()),
             Err(StepError::Refused(error)) => Err(FatalError::Raft(format!("refused: {error}"))),
             Err(StepError::Fatal(error)) => Err(error),
         }
@@ -288,10 +296,14 @@ impl Host {
         match request {
             Request::Propose(bytes) if here => self.propose(id, path, bytes),
             Request::Renew { via, key } if here => {
-                let lost = self.leases.renew(self.clock.now(), via, std::slice::from_ref(&key));
+                let lost = self
+                    .leases
+                    .renew(self.clock.now(), via, std::slice::from_ref(&key));
                 let retire = self.is_retiring(&key);
                 let lost = !lost.is_empty();
-                self.done.out.answer(id, path, Reply::Renewed { lost, retire });
+                self.done
+                    .out
+                    .answer(id, path, Reply::Renewed { lost, retire });
             }
             Request::Broken { via, key } if here => {
                 self.leases.broken(self.clock.now(), via, &[key]);
@@ -365,9 +377,9 @@ impl Host {
     fn routes(&self, services: &[ServiceName]) -> Vec<RouteRead> {
         let found = services.iter().filter_map(|name| {
             let service = self.replica.registry().service(name)?;
-            let groups = service.groups().filter_map(|group| {
-                Some((group.name.clone(), service.group_state(&group.name)?))
-            });
+            let groups = service
+                .groups()
+                .filter_map(|group| Some((group.name.clone(), service.group_state(&group.name)?)));
             Some(RouteRead {
                 service: name.clone(),
                 revision: service.route_revision().0,
@@ -410,7 +422,8 @@ impl Host {
             bytes.extend_from_slice(&part.to_le_bytes());
         }
         let drawn = trimtab_proto::checksum(&bytes) % ELECTION_TICKS as u64;
-        self.replica.set_election_timeout(ELECTION_TICKS + drawn as usize);
+        self.replica
+            .set_election_timeout(ELECTION_TICKS + drawn as usize);
     }
 
     fn ask_anew(&mut self) -> bool {
@@ -488,7 +501,13 @@ impl Host {
     /// The planted bug: shows watchers what may never be committed.
     fn publish_early(&mut self, entries: &[Entry]) {
         let mut registry = self.replica.registry().clone();
-        for entry in self.log.values().filter(|entry| !entries.is_empty() && entry.index > registry.applied().index).cloned().collect::<Vec<_>>() {
+        for entry in self
+            .log
+            .values()
+            .filter(|entry| !entries.is_empty() && entry.index > registry.applied().index)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             let at = trimtab_registry::revision::Position {
                 index: entry.index,
                 term: entry.term,
@@ -532,7 +551,9 @@ impl Host {
                 let result = encode_result(&decided.result)
                     .map_err(|error| FatalError::Raft(error.to_string()))?;
                 let index = decided.index;
-                self.done.out.answer(id, path, Reply::Decided { index, result });
+                self.done
+                    .out
+                    .answer(id, path, Reply::Decided { index, result });
             }
         }
         for (read, index) in effects.reads {

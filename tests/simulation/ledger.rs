@@ -121,7 +121,10 @@ impl Ledger {
             return Err(format!("applied {} without entry {at:?}", round.applied));
         }
         if self.states.get(&round.applied) != Some(&round.state_hash) {
-            return Err(format!("replicas differ in their state at {}", round.applied));
+            return Err(format!(
+                "replicas differ in their state at {}",
+                round.applied
+            ));
         }
         Ok(())
     }
@@ -131,7 +134,9 @@ impl Ledger {
         if self.results.get(&index) == Some(result) {
             return Ok(());
         }
-        Err(format!("what was acknowledged at {index} is not what was applied"))
+        Err(format!(
+            "what was acknowledged at {index} is not what was applied"
+        ))
     }
 
     /// A watcher was shown this view.
@@ -168,7 +173,10 @@ impl Ledger {
         }
         let last = self.registry.applied();
         if index != last.index + 1 || line.term < last.term {
-            return Err(format!("entry {index} of term {} after {last:?}", line.term));
+            return Err(format!(
+                "entry {index} of term {} after {last:?}",
+                line.term
+            ));
         }
         let at = Position {
             index,

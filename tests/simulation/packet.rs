@@ -1,9 +1,9 @@
 //! Who there is, and what they send each other.
 
 use bytes::Bytes;
+use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::{GroupName, ServiceName};
-use trimtab_registry::group::GroupState;
 
 /// Someone on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,10 +39,19 @@ pub(crate) enum Request {
     Propose(Bytes),
     /// A linearizable read.
     Read(Vec<ServiceName>),
-    Renew { via: u64, key: LeaseKey },
-    Broken { via: u64, key: LeaseKey },
+    Renew {
+        via: u64,
+        key: LeaseKey,
+    },
+    Broken {
+        via: u64,
+        key: LeaseKey,
+    },
     /// Follow a service, known up to a revision.
-    Watch { service: ServiceName, known: u64 },
+    Watch {
+        service: ServiceName,
+        known: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -55,13 +64,19 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// The command was applied there, with this encoded result.
-    Decided { index: u64, result: Bytes },
+    Decided {
+        index: u64,
+        result: Bytes,
+    },
     /// Nothing was done.
     NotDone,
     /// It may have been done.
     Unknown,
     Read(Vec<RouteRead>),
-    Renewed { lost: bool, retire: bool },
+    Renewed {
+        lost: bool,
+        retire: bool,
+    },
     View(View),
 }
 
@@ -100,7 +115,8 @@ impl Outbox {
 
     pub(crate) fn answer(&mut self, id: u64, mut path: Vec<Node>, reply: Reply) {
         if let Some(to) = path.pop() {
-            self.sends.push((to, Packet::Answer(Answer { id, path, reply })));
+            self.sends
+                .push((to, Packet::Answer(Answer { id, path, reply })));
         }
     }
 }

@@ -34,16 +34,16 @@ pub(crate) enum Planted {
 impl Planted {
     /// Every one, and the number of seeds within which it must be found.
     pub(crate) const ALL: [(Planted, u64); 11] = [
-        (Planted::AcknowledgeBeforeSync, 40),
-        (Planted::LostTruncation, 40),
-        (Planted::ForgottenVote, 40),
-        (Planted::PublishBeforeCommit, 40),
-        (Planted::ReadWithoutBarrier, 40),
-        (Planted::UnknownIsFailed, 40),
-        (Planted::NoGrace, 40),
-        (Planted::PausesCount, 40),
-        (Planted::UnfencedExpiry, 40),
-        (Planted::WatcherGoesBack, 40),
-        (Planted::WatcherIgnoresGap, 40),
+        (Planted::AcknowledgeBeforeSync, 300),
+        (Planted::LostTruncation, 300),
+        (Planted::ForgottenVote, 300),
+        (Planted::PublishBeforeCommit, 300),
+        (Planted::ReadWithoutBarrier, 300),
+        (Planted::UnknownIsFailed, 300),
+        (Planted::NoGrace, 300),
+        (Planted::PausesCount, 300),
+        (Planted::UnfencedExpiry, 300),
+        (Planted::WatcherGoesBack, 300),
+        (Planted::WatcherIgnoresGap, 300),
     ];
 }

@@ -220,7 +220,10 @@ impl Script {
                 policy: None,
             });
         }
-        (Some(Ask::Shift(asked)), Command::Shift(Shift { shifts, change }))
+        (
+            Some(Ask::Shift(asked)),
+            Command::Shift(Shift { shifts, change }),
+        )
     }
 
     fn rollback(&self, at: usize, change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
@@ -237,7 +240,12 @@ impl Script {
     }
 
     /// Not in the history: it does not touch the route.
-    fn teardown(&self, at: usize, mut change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
+    fn teardown(
+        &self,
+        at: usize,
+        mut change: Change,
+        chance: &mut Chance,
+    ) -> (Option<Ask>, Command) {
         let read = &self.known[at];
         let idle = |(_, state): &&(GroupName, GroupState)| *state == GroupState::Standby;
         let idle: Vec<_> = read.groups.iter().filter(idle).collect();

@@ -74,8 +74,12 @@ impl Watcher {
         if view.revision <= used && !takes_anything {
             return Ok(());
         }
-        let checksum = view.bytes.as_ref().map(|bytes| trimtab_proto::checksum(bytes));
-        self.views.insert(view.service.clone(), (view.revision, checksum));
+        let checksum = view
+            .bytes
+            .as_ref()
+            .map(|bytes| trimtab_proto::checksum(bytes));
+        self.views
+            .insert(view.service.clone(), (view.revision, checksum));
         if view.revision < used {
             return Err(format!(
                 "watcher {} went back from {used} to {} of {}",

@@ -36,14 +36,37 @@ const WATCHERS: usize = 3;
 /// What happens at some moment.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Tick { replica: u64, life: u64 },
-    Judge { replica: u64, life: u64 },
-    Arrive { from: Node, to: Node, packet: Packet },
-    SnapshotEnded { from: u64, to: u64, arrived: bool },
-    Unreachable { from: u64, to: u64 },
-    Resume { replica: u64 },
-    Restart { replica: u64 },
-    Repaired { replica: u64 },
+    Tick {
+        replica: u64,
+        life: u64,
+    },
+    Judge {
+        replica: u64,
+        life: u64,
+    },
+    Arrive {
+        from: Node,
+        to: Node,
+        packet: Packet,
+    },
+    SnapshotEnded {
+        from: u64,
+        to: u64,
+        arrived: bool,
+    },
+    Unreachable {
+        from: u64,
+        to: u64,
+    },
+    Resume {
+        replica: u64,
+    },
+    Restart {
+        replica: u64,
+    },
+    Repaired {
+        replica: u64,
+    },
     Actor(Node),
     Fault,
 }
@@ -65,6 +88,10 @@ pub(crate) struct Seat {
     pub(crate) doomed: bool,
     pub(crate) slow_until: u64,
     syncs: u64,
+    /// Term and last index when it died, if everything it had was synced.
+    synced: Option<(u64, u64)>,
+    /// It refused to go on, and waits for its operator.
+    pub(crate) is_out: bool,
 }
 
 /// What a run came to.
@@ -75,6 +102,12 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     pub(crate) crashes: u64,
     pub(crate) disk_errors: u64,
+    pub(crate) bit_flips: u64,
+    /// Replicas that refused to go on after one.
+    pub(crate) refusals: u64,
+    /// Replicas that came back without what they had synced after one, and
+    /// did not notice.
+    pub(crate) shortened: u64,
     pub(crate) pauses: u64,
     pub(crate) cuts: u64,
     pub(crate) transfers: u64,
@@ -100,6 +133,9 @@ impl Counts {
         self.lost += other.lost;
         self.crashes += other.crashes;
         self.disk_errors += other.disk_errors;
+        self.bit_flips += other.bit_flips;
+        self.refusals += other.refusals;
+        self.shortened += other.shortened;
         self.pauses += other.pauses;
         self.cuts += other.cuts;
         self.transfers += other.transfers;
@@ -133,7 +169,10 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Which kinds of faults this run has.
     pub(crate) kinds: u64,
+    /// Nothing goes wrong: not yet, or not any more.
     pub(crate) healed: bool,
+    /// The replica whose disk turned a bit over.
+    pub(crate) flipped: Option<u64>,
 }
 
 impl World {
@@ -168,6 +207,8 @@ impl World {
             doomed: false,
             slow_until: 0,
             syncs: 0,
+            synced: None,
+            is_out: false,
         });
         let mut world = Self {
             now: 0,
@@ -186,7 +227,8 @@ impl World {
             heard: Heard::default(),
             counts: Counts::default(),
             kinds: chance.number(),
-            healed: false,
+            healed: true,
+            flipped: None,
             setup,
             chance,
         };
@@ -351,9 +393,7 @@ impl World {
     pub(crate) fn leader_in_office(&self) -> Option<u64> {
         let hosts = self.seats.iter().filter_map(|seat| seat.host.as_ref());
         let leaders = hosts.filter(|host| host.leads());
-        leaders
-            .max_by_key(|host| host.replica.term())
-            .map(Host::id)
+        leaders.max_by_key(|host| host.replica.term()).map(Host::id)
     }
 
     fn tick(&mut self, replica: u64, life: u64) -> Result<(), String> {
@@ -400,7 +440,13 @@ impl World {
                 let script = &mut self.scripts[number];
                 script.answered(self.now, self.moment, answer, &mut self.chance, &mut out);
             }
-            (Node::Watcher(number), Packet::Answer(Answer { reply: Reply::View(view), .. })) => {
+            (
+                Node::Watcher(number),
+                Packet::Answer(Answer {
+                    reply: Reply::View(view),
+                    ..
+                }),
+            ) => {
                 self.counts.views += 1;
                 self.ledger.shown(&view)?;
                 self.watchers[number].shown(&view)?;
@@ -457,7 +503,7 @@ impl World {
     fn restart(&mut self, replica: u64) -> Result<(), String> {
         let now = self.now;
         let seat = &mut self.seats[replica as usize - 1];
-        if seat.host.is_some() {
+        if seat.host.is_some() || seat.is_out {
             return Ok(());
         }
         let is_bad = seat.bad_until > now;
@@ -470,8 +516,13 @@ impl World {
         match Host::start(&self.setup, replica, seat.life, seat.disk.attach()) {
             Ok(host) => {
                 let life = seat.life;
+                let found = (host.replica.term(), host.replica.last_index());
+                if seat.synced.is_some_and(|had| found.0 < had.0 || found.1 < had.1) {
+                    return self.came_back_short(replica, found);
+                }
                 seat.host = Some(host);
                 seat.judged = now;
+                seat.synced = None;
                 self.at(now + 1, Event::Tick { replica, life });
                 self.at(now + JUDGE_EVERY, Event::Judge { replica, life });
                 self.with_host(replica, |_| Ok(()))
@@ -479,6 +530,10 @@ impl World {
             Err(_) if is_bad => {
                 seat.disk.crash(&mut self.chance);
                 self.at(now + 500, Event::Restart { replica });
+                Ok(())
+            }
+            Err(_) if self.flipped == Some(replica) => {
+                self.put_out(replica);
                 Ok(())
             }
             Err(reason) => Err(format!("replica {replica} cannot start: {reason}")),
@@ -495,7 +550,9 @@ impl World {
         let Some(mut host) = self.seats[at].host.take() else {
             return Ok(());
         };
+        let term = host.replica.term();
         let worked = work(&mut host);
+        let took_term = host.replica.term() > term;
         let done = std::mem::take(&mut host.done);
         self.counts.terms = self.counts.terms.max(host.replica.term());
         self.seats[at].host = Some(host);
@@ -507,13 +564,20 @@ impl World {
             applied.map_err(|reason| format!("replica {replica}: {reason}"))?;
         }
         for (_, packet) in &done.out.sends {
-            if let Packet::Answer(Answer { reply: Reply::Decided { index, result }, .. }) = packet {
+            if let Packet::Answer(Answer {
+                reply: Reply::Decided { index, result },
+                ..
+            }) = packet
+            {
                 self.ledger.acknowledged(*index, result)?;
             }
         }
         let delay = self.slow_sync(at);
         self.dispatch(Node::Replica(replica), done.out, delay);
         let Err(error) = worked else {
+            if took_term {
+                self.after_a_vote(replica);
+            }
             return Ok(());
         };
         let seat = &mut self.seats[at];
@@ -524,6 +588,10 @@ impl World {
         if is_storage && (seat.doomed || seat.bad_until > self.now) {
             self.counts.disk_errors += u64::from(!seat.doomed);
             self.crash(replica);
+            return Ok(());
+        }
+        if self.flipped == Some(replica) {
+            self.put_out(replica);
             return Ok(());
         }
         Err(format!("replica {replica} stopped: {error}"))
@@ -551,9 +619,41 @@ impl World {
         self.at(until, Event::Resume { replica });
     }
 
+    /// Everything was synced when it died, and now it is not there.
+    fn came_back_short(&mut self, replica: u64, found: (u64, u64)) -> Result<(), String> {
+        if self.flipped == Some(replica) {
+            self.counts.shortened += 1;
+            self.put_out(replica);
+            return Ok(());
+        }
+        let had = self.seats[replica as usize - 1].synced;
+        Err(format!("replica {replica} had {had:?}, came back with {found:?}"))
+    }
+
+    /// A replica found its data damaged: it stays away until someone sees to it.
+    fn put_out(&mut self, replica: u64) {
+        let seat = &mut self.seats[replica as usize - 1];
+        seat.host = None;
+        seat.is_out = true;
+        seat.life += 1;
+        self.counts.refusals += 1;
+    }
+
     /// A process dies, and with it whatever its disk had not synced.
     pub(crate) fn crash(&mut self, replica: u64) {
+        let wait = match self.healed {
+            true => 10,
+            false => self.chance.between(20, 4_000),
+        };
+        self.crash_for(replica, wait);
+    }
+
+    /// It is back after so long.
+    pub(crate) fn crash_for(&mut self, replica: u64, wait: u64) {
         let seat = &mut self.seats[replica as usize - 1];
+        let was_synced = !seat.doomed && seat.bad_until <= self.now;
+        let had = seat.host.as_ref().filter(|_| was_synced && self.setup.planted.is_none());
+        seat.synced = had.map(|host| (host.replica.term(), host.replica.last_index()));
         seat.disk.crash(&mut self.chance);
         if seat.doomed {
             seat.doomed = false;
@@ -564,10 +664,7 @@ impl World {
         seat.inbox.clear();
         seat.paused_until = 0;
         self.counts.crashes += 1;
-        let wait = match self.healed {
-            true => 10,
-            false => self.chance.between(20, 4_000),
-        };
+        self.flip_a_bit(replica);
         self.at(self.now + wait, Event::Restart { replica });
     }
 
