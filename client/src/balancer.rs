@@ -13,12 +13,12 @@ use tonic::body::Body;
 use tower::Service;
 
 use crate::call::{CallOptions, call};
-use crate::client::Shared;
 use crate::connection::Protocol;
 use crate::endpoint::{Ongoing, Outcome};
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::response_body::ResponseBody;
+use crate::shared::Shared;
 
 /// Calls to one service. Cheap to clone; all balancers of a service that come
 /// from one client share its connections and its place in the order of groups.

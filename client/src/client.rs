@@ -1,14 +1,12 @@
 //! The way in: one client per process and registry, from which services are called and registered.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::balancer::Balancer;
 use crate::call::CallOptions;
@@ -17,9 +15,9 @@ use crate::connection::{PING_INTERVAL, Protocol};
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::registration::RegistrationBuilder;
-use crate::renewal::{Leases, renew};
-use crate::resolver::{Watcher, resolve};
-use crate::subscription::{Known, Subscriptions};
+use crate::shared::Shared;
+use crate::subscription::Known;
+use crate::watcher::{Watcher, process_name};
 
 /// Longer than an election and a reconnect, so that neither fails a start.
 const FIRST_VIEW_WITHIN: Duration = Duration::from_secs(5);
@@ -27,10 +25,6 @@ const FIRST_VIEW_WITHIN: Duration = Duration::from_secs(5);
 /// Calls survive the moment between the end of one instance and the
 /// connection to the next.
 const WAIT_FOR_READY: Duration = Duration::from_secs(3);
-
-/// Bounds of the protocol.
-const WATCHER_ID_MAX: usize = 64;
-const NAME_BYTES_MAX: usize = 128;
 
 /// A process's connection to the registry. Cheap to clone.
 ///
@@ -41,19 +35,6 @@ const NAME_BYTES_MAX: usize = 128;
 pub struct Client {
     shared: Arc<Shared>,
 }
-
-/// What balancers keep alive.
-pub(crate) struct Shared {
-    cluster: Cluster,
-    watcher: Watcher,
-    subscriptions: Arc<Subscriptions>,
-    leases: Arc<Leases>,
-    pools: Mutex<HashMap<PoolKey, Weak<Pool>>>,
-    _stop: DropGuard,
-}
-
-/// Balancers share what they call the same service in the same way with.
-type PoolKey = (Arc<str>, Protocol);
 
 /// What can be said of a process before it connects.
 #[derive(Debug, Clone)]
@@ -133,12 +114,12 @@ impl Client {
 
     /// The replicas.
     pub fn cluster(&self) -> &Cluster {
-        &self.shared.cluster
+        self.shared.cluster()
     }
 
     /// What this process is called in receipts.
     pub fn watcher_id(&self) -> &str {
-        &self.shared.watcher.id
+        self.shared.watcher_id()
     }
 }
 
@@ -146,34 +127,8 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("watcher_id", &self.watcher_id())
-            .field("cluster", &self.shared.cluster)
+            .field("cluster", self.cluster())
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    pub(crate) fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
-    pub(crate) fn leases(&self) -> &Leases {
-        &self.leases
-    }
-
-    /// The pool of a service, shared by all who call it the same way.
-    fn pool(&self, service: &str, protocol: Protocol) -> Result<Arc<Pool>, Error> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Arc::from(service), protocol);
-        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
-            return Ok(pool);
-        }
-        pools.retain(|_, pool| pool.strong_count() > 0);
-        let subscription = self.subscriptions.subscribe(service)?;
-        let pool = Arc::new(Pool::start(subscription, protocol));
-        pools.insert(key, Arc::downgrade(&pool));
-        Ok(pool)
     }
 }
 
@@ -227,28 +182,11 @@ impl ClientBuilder {
             zone: self.zone,
             report_interval: self.report_interval,
         };
-        check_watcher(&watcher)?;
+        watcher.check()?;
         // A crowd with one list spreads over the replicas.
         let cluster = Cluster::parse(endpoints)?.starting_at(rand::random_range(0..usize::MAX));
-        let subscriptions = Arc::new(Subscriptions::default());
-        let stop = CancellationToken::new();
-        tokio::spawn(resolve(
-            cluster.clone(),
-            watcher.clone(),
-            Arc::clone(&subscriptions),
-            stop.clone(),
-        ));
-        let leases = Arc::new(Leases::default());
-        tokio::spawn(renew(cluster.clone(), Arc::clone(&leases), stop.clone()));
         Ok(Client {
-            shared: Arc::new(Shared {
-                cluster,
-                watcher,
-                subscriptions,
-                leases,
-                pools: Mutex::default(),
-                _stop: stop.drop_guard(),
-            }),
+            shared: Arc::new(Shared::start(cluster, watcher)),
         })
     }
 }
@@ -321,7 +259,7 @@ impl ServiceBuilder {
     async fn await_first_view(&self, pool: &Pool) -> Result<(), Error> {
         let mut known = pool.subscription().known();
         let first = known.wait_for(|known| !matches!(known, Known::Nothing));
-        let replicas: Vec<&str> = self.client.shared.cluster.endpoints().collect();
+        let replicas: Vec<&str> = self.client.cluster().endpoints().collect();
         let late = |_| Error::Deadline {
             waiting_for: format!(
                 "the first view of {} from any of {}",
@@ -352,39 +290,4 @@ impl IntoFuture for ServiceBuilder {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.build())
     }
-}
-
-// === private parts ===
-
-fn process_name() -> String {
-    let program = std::env::args_os()
-        .next()
-        .and_then(|path| {
-            std::path::Path::new(&path)
-                .file_name()
-                .map(|n| n.to_owned())
-        })
-        .and_then(|name| name.into_string().ok())
-        .filter(|name| name.len() < NAME_BYTES_MAX / 2)
-        .unwrap_or_else(|| "caller".to_owned());
-    format!("{program}/{}", std::process::id())
-}
-
-fn check_watcher(watcher: &Watcher) -> Result<(), Error> {
-    let id = watcher.id.as_bytes();
-    let of_set = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-    if id.is_empty() || id.len() > WATCHER_ID_MAX || !id.iter().all(of_set) {
-        return Err(Error::Invalid(format!(
-            "watcher id {:?} must be 1 to {WATCHER_ID_MAX} of [a-z0-9._-]",
-            watcher.id
-        )));
-    }
-    if watcher.name.len() > NAME_BYTES_MAX {
-        return Err(Error::Invalid(format!(
-            "name {:?} has {} bytes, at most {NAME_BYTES_MAX} are allowed",
-            watcher.name,
-            watcher.name.len()
-        )));
-    }
-    Ok(())
 }

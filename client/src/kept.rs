@@ -9,10 +9,10 @@ use trimtab_proto::v1 as wire;
 use trimtab_proto::v1::registration_client::RegistrationClient;
 
 use crate::backoff::Backoff;
-use crate::client::Shared;
 use crate::cluster::{DEFAULT_DEADLINE, Repeat};
 use crate::error::Error;
 use crate::renewal::Lease;
+use crate::shared::Shared;
 
 /// A start outlasts a restart of the whole registry.
 pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);

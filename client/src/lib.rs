@@ -100,10 +100,12 @@ mod renewal;
 mod replay;
 mod resolver;
 mod sampler;
+mod shared;
 mod shares;
 mod subscription;
 mod view;
 mod watch_stream;
+mod watcher;
 
 pub use balancer::Balancer;
 pub use client::Client;

@@ -9,12 +9,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab_proto::v1 as wire;
 use trimtab_proto::v1::registration_client::RegistrationClient;
 
-use crate::client::Shared;
 use crate::cluster::{DEFAULT_DEADLINE, Repeat};
 use crate::error::Error;
 use crate::kept::{Kept, RETRY_FIRST, START_WITHIN, keep};
 use crate::operator::Operator;
 use crate::renewal::{Key, Lease};
+use crate::shared::Shared;
 
 /// How long [`Registration::drain`] waits for callers unless told otherwise:
 /// well above the time a view takes to every caller that lives.

@@ -10,21 +10,12 @@ use crate::backoff::Backoff;
 use crate::cluster::Cluster;
 use crate::subscription::Subscriptions;
 use crate::watch_stream::{Ended, WatchStream};
+use crate::watcher::Watcher;
 
 /// The first wait spreads the watchers of a replica that went away over a
 /// moment; the last is how late they notice that the registry is back.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MOST: Duration = Duration::from_secs(2);
-
-/// Who the registry is told is watching.
-#[derive(Debug, Clone)]
-pub(crate) struct Watcher {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) zone: String,
-    /// Overrides how often the replica asks for load reports.
-    pub(crate) report_interval: Option<Duration>,
-}
 
 /// Runs until `stop`. There is no stream while no service is followed.
 pub(crate) async fn resolve(

@@ -17,8 +17,8 @@ use wire::watch_response::Kind as Answer;
 use crate::cluster::{MESSAGE_BYTES_MAX, describe};
 use crate::convert::view_from_wire;
 use crate::load::GroupReport;
-use crate::resolver::Watcher;
 use crate::subscription::{Followed, Known, SUBSCRIPTIONS_MAX, Subscriptions};
+use crate::watcher::Watcher;
 
 /// A replica that runs opens a stream well within this.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);

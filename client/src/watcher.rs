@@ -1,0 +1,59 @@
+//! What this process is called where it watches.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Bounds of the protocol.
+const WATCHER_ID_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 128;
+
+/// Who the registry is told is watching.
+#[derive(Debug, Clone)]
+pub(crate) struct Watcher {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    /// Overrides how often the replica asks for load reports.
+    pub(crate) report_interval: Option<Duration>,
+}
+
+impl Watcher {
+    /// Holds it against the bounds of the protocol.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the id or name that breaks them.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let id = self.id.as_bytes();
+        let of_set = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+        if id.is_empty() || id.len() > WATCHER_ID_MAX || !id.iter().all(of_set) {
+            return Err(Error::Invalid(format!(
+                "watcher id {:?} must be 1 to {WATCHER_ID_MAX} of [a-z0-9._-]",
+                self.id
+            )));
+        }
+        if self.name.len() > NAME_BYTES_MAX {
+            return Err(Error::Invalid(format!(
+                "name {:?} has {} bytes, at most {NAME_BYTES_MAX} are allowed",
+                self.name,
+                self.name.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The name of the program and its process id.
+pub(crate) fn process_name() -> String {
+    let program = std::env::args_os()
+        .next()
+        .and_then(|path| {
+            std::path::Path::new(&path)
+                .file_name()
+                .map(|n| n.to_owned())
+        })
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| name.len() < NAME_BYTES_MAX / 2)
+        .unwrap_or_else(|| "caller".to_owned());
+    format!("{program}/{}", std::process::id())
+}
