@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use prost::Message;
-use tonic::transport::Channel;
 use trimtab_proto::v1 as wire;
-use trimtab_proto::v1::cluster_client::ClusterClient;
-use trimtab_proto::v1::discovery_client::DiscoveryClient;
-use trimtab_proto::v1::routing_client::RoutingClient;
 
-use crate::cluster::{Cluster, DEFAULT_DEADLINE, MESSAGE_BYTES_MAX, Repeat};
+use crate::cluster::{Cluster, DEFAULT_DEADLINE, Repeat};
 use crate::error::Error;
 use crate::operator::change::{
     AdjustmentOutcome, ChangeOptions, CurrentRoute, InstanceAdjustment, RollbackTarget,
@@ -19,6 +15,7 @@ use crate::operator::cluster_status::ClusterStatus;
 use crate::operator::convert;
 use crate::operator::receipts::Receipts;
 use crate::operator::service_status::{ServiceList, ServiceStatus, ServiceView};
+use crate::operator::stubs::{cluster, discovery, routing};
 use crate::operator::watch::ServiceWatch;
 
 /// Names asked for in one page: the most the registry gives.
@@ -305,11 +302,7 @@ impl Operator {
                 "Status",
                 Repeat::Read,
                 self.deadline,
-                |channel| async move {
-                    ClusterClient::new(channel)
-                        .status(wire::StatusRequest {})
-                        .await
-                },
+                |channel| async move { cluster(channel).status(wire::StatusRequest {}).await },
             )
             .await?;
         Ok(convert::cluster_status(answer))
@@ -317,14 +310,6 @@ impl Operator {
 }
 
 // === private parts ===
-
-pub(super) fn routing(channel: Channel) -> RoutingClient<Channel> {
-    RoutingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
-}
-
-pub(super) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
-    DiscoveryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
-}
 
 /// The options as they travel, under an id that all repetitions share.
 fn named(options: &ChangeOptions) -> wire::ChangeOptions {

@@ -10,7 +10,7 @@ use crate::operator::change::{
     InstanceAdjustment, RollbackTarget, Route, RouteChange, ServiceShift, ShiftTarget, Teardown,
 };
 use crate::operator::cluster_status::{ClusterStatus, ReplicaRole, ReplicaStatus};
-use crate::operator::receipts::{Laggard, ReceiptProgress};
+use crate::operator::progress::{Laggard, ReceiptProgress};
 use crate::operator::service_status::{
     GroupState, GroupStatus, Instance, InstanceDetail, InstanceStatus, ServiceStatus,
     ServiceSummary, ServiceView, ViewGroup,

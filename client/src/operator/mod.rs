@@ -11,7 +11,9 @@
 
 mod calls;
 mod convert;
+mod progress;
 mod serial;
+mod stubs;
 
 pub mod change;
 pub mod cluster_status;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 use trimtab_proto::v1 as wire;
 
 use crate::cluster::{Cluster, Repeat};
 use crate::error::Error;
-use crate::operator::calls::routing;
 use crate::operator::convert;
+use crate::operator::stubs::routing;
+
+pub use crate::operator::progress::{Laggard, ReceiptProgress};
 
 /// A replica answers at least once a second; one that is silent for so long is
 /// not there.
@@ -19,39 +20,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Between a stream that broke and the next: not to burn a core on a replica
 /// that takes the request and drops it.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
-
-/// How far a revision has come.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct ReceiptProgress {
-    /// Live watchers of the services asked about, each counted once per
-    /// service.
-    pub watchers: u32,
-    /// How many of these use the revision.
-    pub confirmed: u32,
-    /// Those that do not yet; at most 100 are named.
-    pub laggards: Vec<Laggard>,
-    /// Replicas whose watchers are not counted.
-    pub unreachable_replicas: Vec<u64>,
-    /// Everyone has confirmed: nothing more will come.
-    pub complete: bool,
-    /// What the operator should know.
-    pub warnings: Vec<String>,
-}
-
-/// A watcher that does not use the revision yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Laggard {
-    /// Unique per process.
-    pub watcher_id: String,
-    /// What it calls itself.
-    pub name: String,
-    /// The replica it watches through.
-    pub replica_id: u64,
-    /// The service it has not confirmed.
-    pub service: String,
-    /// The newest revision it has confirmed.
-    pub revision: u64,
-}
 
 /// The way of one revision to every watcher. Outlives the loss of the replica
 /// that is asked.

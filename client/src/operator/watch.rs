@@ -14,9 +14,9 @@ use trimtab_proto::v1::watch_response::Kind as Answer;
 
 use crate::cluster::{Cluster, Repeat};
 use crate::error::Error;
-use crate::operator::calls::discovery;
 use crate::operator::convert;
 use crate::operator::service_status::ServiceView;
+use crate::operator::stubs::discovery;
 
 /// Hello, subscribe, and then at most one receipt that the connection has not
 /// taken yet: a newer one makes it needless.
