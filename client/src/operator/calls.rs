@@ -8,12 +8,13 @@ use trimtab_proto::v1 as wire;
 use crate::cluster::{Cluster, DEFAULT_DEADLINE, Repeat};
 use crate::error::Error;
 use crate::operator::change::{
-    AdjustmentOutcome, ChangeOptions, CurrentRoute, InstanceAdjustment, RollbackTarget,
-    RouteChange, ServiceShift, ShiftOutcome, Teardown, TeardownOutcome,
+    AdjustmentOutcome, ChangeOptions, InstanceAdjustment, RollbackTarget, RouteChange,
+    ServiceShift, ShiftOutcome, Teardown, TeardownOutcome,
 };
 use crate::operator::cluster_status::ClusterStatus;
 use crate::operator::convert;
 use crate::operator::receipts::Receipts;
+use crate::operator::route::CurrentRoute;
 use crate::operator::service_status::{ServiceList, ServiceStatus, ServiceView};
 use crate::operator::stubs::{cluster, discovery, routing};
 use crate::operator::watch::ServiceWatch;

@@ -7,38 +7,9 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::operator::serial;
+use crate::operator::service_status::Instance;
 
-/// All of a service's calls, in basis points.
-pub const WHOLE_BASIS_POINTS: u32 = 10_000;
-
-/// The weights over a service's groups and what callers do beyond them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Route {
-    /// Basis points by group, summing to 10,000. A group not listed has none.
-    pub weights: BTreeMap<String, u32>,
-    /// May callers use groups that never carried traffic, when no other group
-    /// can take a call?
-    pub fall_back_to_dark: bool,
-}
-
-impl Route {
-    /// The basis points of a group, 0 when it is not listed.
-    pub fn weight(&self, group: &str) -> u32 {
-        self.weights.get(group).copied().unwrap_or(0)
-    }
-}
-
-/// A route and the revision at which it took effect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CurrentRoute {
-    /// Whose route it is.
-    pub service: String,
-    /// What a compare-and-set compares with.
-    pub route_revision: u64,
-    /// The route.
-    #[serde(flatten)]
-    pub route: Route,
-}
+pub use crate::operator::route::{CurrentRoute, Route, WHOLE_BASIS_POINTS};
 
 /// What every change can carry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -241,7 +212,7 @@ pub struct AdjustmentOutcome {
     /// Was it only asked what would happen?
     pub dry_run: bool,
     /// The instance as callers see it from that revision on.
-    pub instance: super::service_status::Instance,
+    pub instance: Instance,
     /// What the operator should know though nothing was refused.
     pub warnings: Vec<String>,
 }

@@ -6,11 +6,12 @@ use trimtab_proto::v1 as wire;
 
 use crate::error::Error;
 use crate::operator::change::{
-    Adjustment, AdjustmentOutcome, CanaryShare, ChangeKind, ChangeOptions, CurrentRoute,
-    InstanceAdjustment, RollbackTarget, Route, RouteChange, ServiceShift, ShiftTarget, Teardown,
+    Adjustment, AdjustmentOutcome, CanaryShare, ChangeKind, ChangeOptions, InstanceAdjustment,
+    RollbackTarget, RouteChange, ServiceShift, ShiftTarget, Teardown,
 };
 use crate::operator::cluster_status::{ClusterStatus, ReplicaRole, ReplicaStatus};
 use crate::operator::progress::{Laggard, ReceiptProgress};
+use crate::operator::route::{CurrentRoute, Route};
 use crate::operator::service_status::{
     GroupState, GroupStatus, Instance, InstanceDetail, InstanceStatus, ServiceStatus,
     ServiceSummary, ServiceView, ViewGroup,

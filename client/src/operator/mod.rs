@@ -12,6 +12,7 @@
 mod calls;
 mod convert;
 mod progress;
+mod route;
 mod serial;
 mod stubs;
 

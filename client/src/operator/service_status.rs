@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::operator::change::Route;
+use crate::operator::route::Route;
 use crate::operator::serial;
 
 /// One service in a list of all.
