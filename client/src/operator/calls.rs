@@ -82,16 +82,12 @@ impl Operator {
                 async move { routing(channel).shift(request).await }
             })
             .await?;
-        Ok(ShiftOutcome {
-            revision: answer.revision,
-            dry_run: options.dry_run,
-            changes: answer
-                .changes
-                .into_iter()
-                .map(convert::route_change)
-                .collect(),
-            warnings: answer.warnings,
-        })
+        Ok(convert::shift_outcome(
+            answer.revision,
+            answer.changes,
+            answer.warnings,
+            options.dry_run,
+        ))
     }
 
     /// Restores earlier routes, exactly; all or none.
@@ -111,16 +107,12 @@ impl Operator {
                 async move { routing(channel).rollback(request).await }
             })
             .await?;
-        Ok(ShiftOutcome {
-            revision: answer.revision,
-            dry_run: options.dry_run,
-            changes: answer
-                .changes
-                .into_iter()
-                .map(convert::route_change)
-                .collect(),
-            warnings: answer.warnings,
-        })
+        Ok(convert::shift_outcome(
+            answer.revision,
+            answer.changes,
+            answer.warnings,
+            options.dry_run,
+        ))
     }
 
     /// Tells the instances of a group to retire.
@@ -205,11 +197,7 @@ impl Operator {
                 async move { routing(channel).history(request).await }
             })
             .await?;
-        Ok(answer
-            .changes
-            .into_iter()
-            .map(convert::route_change)
-            .collect())
+        Ok(convert::route_changes(answer.changes))
     }
 
     /// The route of a service and its revision.

@@ -7,7 +7,7 @@ use trimtab_proto::v1 as wire;
 use crate::error::Error;
 use crate::operator::change::{
     Adjustment, AdjustmentOutcome, CanaryShare, ChangeKind, ChangeOptions, InstanceAdjustment,
-    RollbackTarget, RouteChange, ServiceShift, ShiftTarget, Teardown,
+    RollbackTarget, RouteChange, ServiceShift, ShiftOutcome, ShiftTarget, Teardown,
 };
 use crate::operator::cluster_status::{ClusterStatus, ReplicaRole, ReplicaStatus};
 use crate::operator::progress::{Laggard, ReceiptProgress};
@@ -128,7 +128,26 @@ pub(super) fn current_route(service: &str, wire: wire::GetRouteResponse) -> Curr
     }
 }
 
-pub(super) fn route_change(wire: wire::RouteChange) -> RouteChange {
+/// Shifts and rollbacks are answered alike.
+pub(super) fn shift_outcome(
+    revision: u64,
+    changes: Vec<wire::RouteChange>,
+    warnings: Vec<String>,
+    dry_run: bool,
+) -> ShiftOutcome {
+    ShiftOutcome {
+        revision,
+        dry_run,
+        changes: route_changes(changes),
+        warnings,
+    }
+}
+
+pub(super) fn route_changes(wire: Vec<wire::RouteChange>) -> Vec<RouteChange> {
+    wire.into_iter().map(route_change).collect()
+}
+
+fn route_change(wire: wire::RouteChange) -> RouteChange {
     RouteChange {
         kind: change_kind(wire.kind()),
         service: wire.service,
