@@ -3,10 +3,11 @@
 use trimtab_registry::instance::Status;
 
 use crate::checker::{Verdict, check};
+use crate::counts::Counts;
 use crate::fleet::Life;
 use crate::history::{Model, Operation};
 use crate::planted::Planted;
-use crate::world::{Counts, DRIFT_MAX, Event, World};
+use crate::world::{DRIFT_MAX, Event, World};
 
 /// Until then nothing goes wrong, so that there is something to lose.
 const QUIET_MS: u64 = 2_500;

@@ -7,7 +7,7 @@ use trimtab_registry::name::ServiceName;
 use trimtab_server::leases::LeaseSettings;
 
 use crate::chance::Chance;
-use crate::disk::Disk;
+use crate::counts::Counts;
 use crate::fleet::Instance;
 use crate::history::{Model, Routes, Told};
 use crate::host::{Host, Setup, is_snapshot};
@@ -16,16 +16,11 @@ use crate::network::Network;
 use crate::packet::{Answer, Call, Node, Outbox, Packet, Reply, Request};
 use crate::planted::Planted;
 use crate::scripts::Script;
+use crate::seats::Seat;
 use crate::watchers::Watcher;
 
 /// How far a replica's clock may go wrong, in parts of a thousand.
 pub(crate) const DRIFT_MAX: u64 = 20;
-/// Between two judgements of leases, as in production.
-const JUDGE_EVERY: u64 = 100;
-/// A raft tick, as in production.
-const TICK: u64 = 50;
-/// Ticks that may pass at once after a pause, as in production.
-const TICKS_AT_ONCE: u64 = 2;
 
 const SERVICES: [&str; 2] = ["catalog", "search"];
 const GROUPS: [&str; 3] = ["v1", "v2", "v3"];
@@ -71,101 +66,20 @@ pub(crate) enum Event {
     Fault,
 }
 
-/// A place for a replica: the machine, whether or not its process runs.
-pub(crate) struct Seat {
-    pub(crate) id: u64,
-    pub(crate) disk: Disk,
-    pub(crate) life: u64,
-    pub(crate) host: Option<Host>,
-    pub(crate) paused_until: u64,
-    inbox: Vec<Event>,
-    /// In parts of a thousand; 1,000 is right.
-    rate: u64,
-    judged: u64,
-    /// The disk is expected to fail until then.
-    pub(crate) bad_until: u64,
-    /// A write is to fail as if the process was killed in it.
-    pub(crate) doomed: bool,
-    pub(crate) slow_until: u64,
-    syncs: u64,
-    /// Term and last index when it died, if everything it had was synced.
-    synced: Option<(u64, u64)>,
-    /// It refused to go on, and waits for its operator.
-    pub(crate) is_out: bool,
-}
-
-/// What a run came to.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) events: u64,
-    pub(crate) messages: u64,
-    pub(crate) lost: u64,
-    pub(crate) crashes: u64,
-    pub(crate) disk_errors: u64,
-    pub(crate) bit_flips: u64,
-    /// Replicas that refused to go on after one.
-    pub(crate) refusals: u64,
-    /// Replicas that came back without what they had synced after one, and
-    /// did not notice.
-    pub(crate) shortened: u64,
-    pub(crate) pauses: u64,
-    pub(crate) cuts: u64,
-    pub(crate) transfers: u64,
-    pub(crate) snapshots_sent: u64,
-    pub(crate) applied: u64,
-    pub(crate) terms: u64,
-    pub(crate) operations: u64,
-    pub(crate) unanswered: u64,
-    pub(crate) undecided: u64,
-    pub(crate) expired: u64,
-    pub(crate) views: u64,
-    /// Renewals that were answered "lost" though the lease was there.
-    pub(crate) mislaid: u64,
-    /// Everything that happened, in one number.
-    pub(crate) trace: u64,
-}
-
-impl Counts {
-    /// Sums up over runs.
-    pub(crate) fn add(&mut self, other: &Counts) {
-        self.events += other.events;
-        self.messages += other.messages;
-        self.lost += other.lost;
-        self.crashes += other.crashes;
-        self.disk_errors += other.disk_errors;
-        self.bit_flips += other.bit_flips;
-        self.refusals += other.refusals;
-        self.shortened += other.shortened;
-        self.pauses += other.pauses;
-        self.cuts += other.cuts;
-        self.transfers += other.transfers;
-        self.snapshots_sent += other.snapshots_sent;
-        self.applied += other.applied;
-        self.terms += other.terms;
-        self.operations += other.operations;
-        self.unanswered += other.unanswered;
-        self.undecided += other.undecided;
-        self.expired += other.expired;
-        self.views += other.views;
-        self.mislaid += other.mislaid;
-        self.trace ^= other.trace;
-    }
-}
-
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) now: u64,
-    moment: u64,
+    pub(crate) moment: u64,
     agenda: BTreeMap<(u64, u64), Event>,
     pub(crate) chance: Chance,
-    setup: Setup,
+    pub(crate) setup: Setup,
     pub(crate) seats: Vec<Seat>,
     pub(crate) network: Network,
     pub(crate) fleet: Vec<Instance>,
     pub(crate) scripts: Vec<Script>,
     pub(crate) watchers: Vec<Watcher>,
     pub(crate) ledger: Ledger,
-    heard: Heard,
+    pub(crate) heard: Heard,
     pub(crate) counts: Counts,
     /// Which kinds of faults this run has.
     pub(crate) kinds: u64,
@@ -194,22 +108,7 @@ impl World {
             planted,
         };
         let services = SERVICES.map(|name| ServiceName::parse(name).expect("a name"));
-        let seats = (1..=replicas).map(|id| Seat {
-            id,
-            disk: Disk::default(),
-            life: 0,
-            host: None,
-            paused_until: 0,
-            inbox: Vec::new(),
-            rate: chance.between(1_000 - DRIFT_MAX, 1_000 + DRIFT_MAX),
-            judged: 0,
-            bad_until: 0,
-            doomed: false,
-            slow_until: 0,
-            syncs: 0,
-            synced: None,
-            is_out: false,
-        });
+        let seats = (1..=replicas).map(|id| Seat::new(id, &mut chance));
         let mut world = Self {
             now: 0,
             moment: 0,
@@ -313,11 +212,21 @@ impl World {
     fn trace(&mut self, event: &Event) {
         let mut bytes = self.counts.trace.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.now.to_le_bytes());
-        bytes.extend_from_slice(format!("{event:?}").as_bytes());
+        match event {
+            Event::Arrive {
+                from,
+                to,
+                packet: Packet::Raft(message),
+            } => {
+                bytes.extend_from_slice(format!("{from:?}{to:?}").as_bytes());
+                bytes.extend_from_slice(message);
+            }
+            other => bytes.extend_from_slice(format!("{other:?}").as_bytes()),
+        }
         self.counts.trace = trimtab_proto::checksum(&bytes);
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), String> {
+    pub(crate) fn happen(&mut self, event: Event) -> Result<(), String> {
         if let Some(replica) = self.paused(&event) {
             self.note_heard(&event);
             self.seats[replica].inbox.push(event);
@@ -371,7 +280,7 @@ impl World {
 
     /// A renewal that reached the leader in office counts from here on, even
     /// if the leader stands still.
-    fn note_heard(&mut self, event: &Event) {
+    pub(crate) fn note_heard(&mut self, event: &Event) {
         let Event::Arrive {
             to: Node::Replica(to),
             packet:
@@ -394,28 +303,6 @@ impl World {
         let hosts = self.seats.iter().filter_map(|seat| seat.host.as_ref());
         let leaders = hosts.filter(|host| host.leads());
         leaders.max_by_key(|host| host.replica.term()).map(Host::id)
-    }
-
-    fn tick(&mut self, replica: u64, life: u64) -> Result<(), String> {
-        let seat = &self.seats[replica as usize - 1];
-        if seat.life != life {
-            return Ok(());
-        }
-        let next = self.now + TICK * 1_000 / seat.rate;
-        self.at(next, Event::Tick { replica, life });
-        self.with_host(replica, Host::tick)
-    }
-
-    fn judge(&mut self, replica: u64, life: u64) -> Result<(), String> {
-        let now = self.now;
-        let seat = &mut self.seats[replica as usize - 1];
-        if seat.life != life {
-            return Ok(());
-        }
-        let elapsed = Duration::from_micros((now - seat.judged) * seat.rate);
-        seat.judged = now;
-        self.at(now + JUDGE_EVERY, Event::Judge { replica, life });
-        self.with_host(replica, |host| host.judge(elapsed))
     }
 
     fn arrive(&mut self, to: Node, packet: Packet) -> Result<(), String> {
@@ -474,206 +361,12 @@ impl World {
         Ok(())
     }
 
-    fn resume(&mut self, replica: u64) -> Result<(), String> {
-        let seat = &mut self.seats[replica as usize - 1];
-        if seat.paused_until > self.now {
-            return Ok(());
-        }
-        let mut waiting = std::mem::take(&mut seat.inbox);
-        // What was due while it stood still happened once at most, and before
-        // or after it looks into its sockets.
-        let mut ticks = 0;
-        let timers_first = self.chance.per_mille(500);
-        waiting.sort_by_key(|event| {
-            let is_timer = matches!(event, Event::Tick { .. } | Event::Judge { .. });
-            is_timer != timers_first
-        });
-        for event in waiting {
-            if matches!(event, Event::Tick { .. }) {
-                ticks += 1;
-                if ticks > TICKS_AT_ONCE {
-                    continue;
-                }
-            }
-            self.happen(event)?;
-        }
-        Ok(())
-    }
-
-    fn restart(&mut self, replica: u64) -> Result<(), String> {
-        let now = self.now;
-        let seat = &mut self.seats[replica as usize - 1];
-        if seat.host.is_some() || seat.is_out {
-            return Ok(());
-        }
-        let is_bad = seat.bad_until > now;
-        if !is_bad {
-            seat.disk.repair();
-        }
-        seat.life += 1;
-        seat.paused_until = 0;
-        seat.inbox.clear();
-        match Host::start(&self.setup, replica, seat.life, seat.disk.attach()) {
-            Ok(host) => {
-                let life = seat.life;
-                let found = (host.replica.term(), host.replica.last_index());
-                if seat.synced.is_some_and(|had| found.0 < had.0 || found.1 < had.1) {
-                    return self.came_back_short(replica, found);
-                }
-                seat.host = Some(host);
-                seat.judged = now;
-                seat.synced = None;
-                self.at(now + 1, Event::Tick { replica, life });
-                self.at(now + JUDGE_EVERY, Event::Judge { replica, life });
-                self.with_host(replica, |_| Ok(()))
-            }
-            Err(_) if is_bad => {
-                seat.disk.crash(&mut self.chance);
-                self.at(now + 500, Event::Restart { replica });
-                Ok(())
-            }
-            Err(_) if self.flipped == Some(replica) => {
-                self.put_out(replica);
-                Ok(())
-            }
-            Err(reason) => Err(format!("replica {replica} cannot start: {reason}")),
-        }
-    }
-
-    /// Has a replica do something, and carries away what comes of it.
-    pub(crate) fn with_host(
-        &mut self,
-        replica: u64,
-        work: impl FnOnce(&mut Host) -> Result<(), trimtab_server::consensus::error::FatalError>,
-    ) -> Result<(), String> {
-        let at = replica as usize - 1;
-        let Some(mut host) = self.seats[at].host.take() else {
-            return Ok(());
-        };
-        let term = host.replica.term();
-        let worked = work(&mut host);
-        let took_term = host.replica.term() > term;
-        let done = std::mem::take(&mut host.done);
-        self.counts.terms = self.counts.terms.max(host.replica.term());
-        self.seats[at].host = Some(host);
-        for (keys, command) in done.judged {
-            self.heard.judged(self.now, &keys, command, &self.ledger);
-        }
-        for round in done.rounds {
-            let applied = self.ledger.applied(round, &self.heard);
-            applied.map_err(|reason| format!("replica {replica}: {reason}"))?;
-        }
-        for (_, packet) in &done.out.sends {
-            if let Packet::Answer(Answer {
-                reply: Reply::Decided { index, result },
-                ..
-            }) = packet
-            {
-                self.ledger.acknowledged(*index, result)?;
-            }
-        }
-        let delay = self.slow_sync(at);
-        self.dispatch(Node::Replica(replica), done.out, delay);
-        let Err(error) = worked else {
-            if took_term {
-                self.after_a_vote(replica);
-            }
-            return Ok(());
-        };
-        let seat = &mut self.seats[at];
-        let is_storage = matches!(
-            error,
-            trimtab_server::consensus::error::FatalError::Storage(_)
-        );
-        if is_storage && (seat.doomed || seat.bad_until > self.now) {
-            self.counts.disk_errors += u64::from(!seat.doomed);
-            self.crash(replica);
-            return Ok(());
-        }
-        if self.flipped == Some(replica) {
-            self.put_out(replica);
-            return Ok(());
-        }
-        Err(format!("replica {replica} stopped: {error}"))
-    }
-
-    /// A slow disk: whatever waited for the sync leaves late, and so long the
-    /// replica does nothing else.
-    fn slow_sync(&mut self, at: usize) -> u64 {
-        let seat = &mut self.seats[at];
-        let syncs = seat.disk.syncs();
-        let has_synced = std::mem::replace(&mut seat.syncs, syncs) != syncs;
-        if !has_synced || seat.slow_until <= self.now {
-            return 0;
-        }
-        let delay = self.chance.between(5, 250);
-        self.pause(at as u64 + 1, delay);
-        delay
-    }
-
-    /// A process stands still, whatever arrives.
-    pub(crate) fn pause(&mut self, replica: u64, length: u64) {
-        let until = self.now + length;
-        let seat = &mut self.seats[replica as usize - 1];
-        seat.paused_until = seat.paused_until.max(until);
-        self.at(until, Event::Resume { replica });
-    }
-
-    /// Everything was synced when it died, and now it is not there.
-    fn came_back_short(&mut self, replica: u64, found: (u64, u64)) -> Result<(), String> {
-        if self.flipped == Some(replica) {
-            self.counts.shortened += 1;
-            self.put_out(replica);
-            return Ok(());
-        }
-        let had = self.seats[replica as usize - 1].synced;
-        Err(format!("replica {replica} had {had:?}, came back with {found:?}"))
-    }
-
-    /// A replica found its data damaged: it stays away until someone sees to it.
-    fn put_out(&mut self, replica: u64) {
-        let seat = &mut self.seats[replica as usize - 1];
-        seat.host = None;
-        seat.is_out = true;
-        seat.life += 1;
-        self.counts.refusals += 1;
-    }
-
-    /// A process dies, and with it whatever its disk had not synced.
-    pub(crate) fn crash(&mut self, replica: u64) {
-        let wait = match self.healed {
-            true => 10,
-            false => self.chance.between(20, 4_000),
-        };
-        self.crash_for(replica, wait);
-    }
-
-    /// It is back after so long.
-    pub(crate) fn crash_for(&mut self, replica: u64, wait: u64) {
-        let seat = &mut self.seats[replica as usize - 1];
-        let was_synced = !seat.doomed && seat.bad_until <= self.now;
-        let had = seat.host.as_ref().filter(|_| was_synced && self.setup.planted.is_none());
-        seat.synced = had.map(|host| (host.replica.term(), host.replica.last_index()));
-        seat.disk.crash(&mut self.chance);
-        if seat.doomed {
-            seat.doomed = false;
-            seat.disk.repair();
-        }
-        seat.host = None;
-        seat.life += 1;
-        seat.inbox.clear();
-        seat.paused_until = 0;
-        self.counts.crashes += 1;
-        self.flip_a_bit(replica);
-        self.at(self.now + wait, Event::Restart { replica });
-    }
-
     /// Carries away what someone sends of his own accord.
     pub(crate) fn carry_away(&mut self, from: Node, out: Outbox) {
         self.dispatch(from, out, 0);
     }
 
-    fn dispatch(&mut self, from: Node, out: Outbox, delay: u64) {
+    pub(crate) fn dispatch(&mut self, from: Node, out: Outbox, delay: u64) {
         for wait in out.wakes {
             self.at(self.now + wait, Event::Actor(from));
         }

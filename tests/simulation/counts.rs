@@ -1,0 +1,59 @@
+//! What runs came to, in numbers.
+
+/// What a run came to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) messages: u64,
+    pub(crate) lost: u64,
+    pub(crate) crashes: u64,
+    pub(crate) disk_errors: u64,
+    pub(crate) bit_flips: u64,
+    /// Replicas that refused to go on after one.
+    pub(crate) refusals: u64,
+    /// Replicas that came back without what they had synced after one, and
+    /// did not notice.
+    pub(crate) shortened: u64,
+    pub(crate) pauses: u64,
+    pub(crate) cuts: u64,
+    pub(crate) transfers: u64,
+    pub(crate) snapshots_sent: u64,
+    pub(crate) applied: u64,
+    pub(crate) terms: u64,
+    pub(crate) operations: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) undecided: u64,
+    pub(crate) expired: u64,
+    pub(crate) views: u64,
+    /// Renewals that were answered "lost" though the lease was there.
+    pub(crate) mislaid: u64,
+    /// Everything that happened, in one number.
+    pub(crate) trace: u64,
+}
+
+impl Counts {
+    /// Sums up over runs.
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.events += other.events;
+        self.messages += other.messages;
+        self.lost += other.lost;
+        self.crashes += other.crashes;
+        self.disk_errors += other.disk_errors;
+        self.bit_flips += other.bit_flips;
+        self.refusals += other.refusals;
+        self.shortened += other.shortened;
+        self.pauses += other.pauses;
+        self.cuts += other.cuts;
+        self.transfers += other.transfers;
+        self.snapshots_sent += other.snapshots_sent;
+        self.applied += other.applied;
+        self.terms += other.terms;
+        self.operations += other.operations;
+        self.unanswered += other.unanswered;
+        self.undecided += other.undecided;
+        self.expired += other.expired;
+        self.views += other.views;
+        self.mislaid += other.mislaid;
+        self.trace ^= other.trace;
+    }
+}
