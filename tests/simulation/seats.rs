@@ -34,8 +34,9 @@ pub(crate) struct Seat {
     pub(crate) doomed: bool,
     pub(crate) slow_until: u64,
     syncs: u64,
-    /// Term and last index when it died, if everything it had was synced.
-    synced: Option<(u64, u64)>,
+    /// Its term and last index after it last did all it was asked to: both
+    /// were synced, and what it then said relied on them.
+    synced: (u64, u64),
     /// It refused to go on, and waits for its operator.
     pub(crate) is_out: bool,
 }
@@ -55,7 +56,7 @@ impl Seat {
             doomed: false,
             slow_until: 0,
             syncs: 0,
-            synced: None,
+            synced: (0, 0),
             is_out: false,
         }
     }
@@ -127,15 +128,13 @@ impl World {
             Ok(host) => {
                 let life = seat.life;
                 let found = (host.replica.term(), host.replica.last_index());
-                if seat
-                    .synced
-                    .is_some_and(|had| found.0 < had.0 || found.1 < had.1)
-                {
+                let is_shorter = found.0 == seat.synced.0 && found.1 < seat.synced.1;
+                let is_older = found.0 < seat.synced.0;
+                if (is_shorter || is_older) && self.setup.planted.is_none() {
                     return self.came_back_short(replica, found);
                 }
                 seat.host = Some(host);
                 seat.judged = now;
-                seat.synced = None;
                 self.at(now + 1, Event::Tick { replica, life });
                 self.at(now + JUDGE_EVERY, Event::Judge { replica, life });
                 self.with_host(replica, |_| Ok(()))
@@ -188,6 +187,10 @@ impl World {
         let delay = self.slow_sync(at);
         self.dispatch(Node::Replica(replica), done.out, delay);
         let Err(error) = worked else {
+            let host = self.seats[at].host.as_ref();
+            self.seats[at].synced = host.map_or((0, 0), |host| {
+                (host.replica.term(), host.replica.last_index())
+            });
             if took_term {
                 self.after_a_vote(replica);
             }
@@ -263,12 +266,6 @@ impl World {
     /// It is back after so long.
     pub(crate) fn crash_for(&mut self, replica: u64, wait: u64) {
         let seat = &mut self.seats[replica as usize - 1];
-        let was_synced = !seat.doomed && seat.bad_until <= self.now;
-        let had = seat
-            .host
-            .as_ref()
-            .filter(|_| was_synced && self.setup.planted.is_none());
-        seat.synced = had.map(|host| (host.replica.term(), host.replica.last_index()));
         seat.disk.crash(&mut self.chance);
         if seat.doomed {
             seat.doomed = false;
