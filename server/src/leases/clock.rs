@@ -29,7 +29,7 @@ pub struct LeaseClock {
 }
 
 impl LeaseClock {
-    /// Twice as long as [`crate::renewals::JUDGE_INTERVAL`], the step that is
+    /// Twice as long as [`crate::lease_keeper::JUDGE_INTERVAL`], the step that is
     /// expected: enough for an ordinary delay.
     pub const STEP_MAX: Duration = Duration::from_millis(200);
 
