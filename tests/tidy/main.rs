@@ -75,8 +75,14 @@ fn versions_are_named_once() {
             continue;
         }
         let manifest = fs::read_to_string(&path).expect("readable");
-        let versioned = manifest
+        // What stands in for a published crate has the version raft asks for.
+        let stands_in = ["server/protobuf/Cargo.toml", "server/raft-proto/Cargo.toml"]
+            .iter()
+            .any(|manifest| path.ends_with(manifest));
+        let (package, dependencies) = manifest.split_once("\n[").expect("has dependencies");
+        let versioned = (if stands_in { "" } else { package })
             .lines()
+            .chain(dependencies.lines())
             .find(|line| line.contains("version = \"") || line.contains("path = \"../"));
         assert_eq!(versioned, None, "in {}", path.display());
     }
