@@ -82,7 +82,7 @@ pub fn from_wire(message: wire::Message) -> Result<eraftpb::Message, MessageErro
     converted.term = message.term;
     converted.log_term = message.log_term;
     converted.index = message.index;
-    converted.set_entries(entries.into());
+    converted.set_entries(entries);
     converted.commit = message.commit;
     converted.commit_term = message.commit_term;
     if let Some(snapshot) = message.snapshot {
@@ -98,9 +98,7 @@ pub fn from_wire(message: wire::Message) -> Result<eraftpb::Message, MessageErro
 
 /// The Raft library's message as peers take it.
 pub fn to_wire(mut message: eraftpb::Message) -> wire::Message {
-    let snapshot = message
-        .has_snapshot()
-        .then(|| snapshot_to_wire(message.take_snapshot()));
+    let snapshot = message.snapshot.take();
     wire::Message {
         msg_type: kind_number(message.get_msg_type()),
         to: message.to,
@@ -115,7 +113,7 @@ pub fn to_wire(mut message: eraftpb::Message) -> wire::Message {
             .collect(),
         commit: message.commit,
         commit_term: message.commit_term,
-        snapshot,
+        snapshot: snapshot.map(|snapshot| snapshot_to_wire(*snapshot)),
         request_snapshot: message.request_snapshot,
         reject: message.reject,
         reject_hint: message.reject_hint,
@@ -142,12 +140,11 @@ pub fn entry_from_wire(entry: wire::Entry) -> Result<eraftpb::Entry, MessageErro
         }
     };
     Ok(eraftpb::Entry {
-        entry_type: kind,
+        entry_type: kind.into(),
         term: entry.term,
         index: entry.index,
         data: entry.data,
         context: entry.context,
-        ..eraftpb::Entry::default()
     })
 }
 
@@ -202,17 +199,16 @@ pub fn conf_state_from_wire(conf_state: wire::ConfState) -> eraftpb::ConfState {
         voters_outgoing: conf_state.voters_outgoing,
         learners_next: conf_state.learners_next,
         auto_leave: conf_state.auto_leave,
-        ..eraftpb::ConfState::default()
     }
 }
 
 /// The members as they are stored and sent.
-pub fn conf_state_to_wire(mut conf_state: eraftpb::ConfState) -> wire::ConfState {
+pub fn conf_state_to_wire(conf_state: eraftpb::ConfState) -> wire::ConfState {
     wire::ConfState {
-        voters: conf_state.take_voters(),
-        learners: conf_state.take_learners(),
-        voters_outgoing: conf_state.take_voters_outgoing(),
-        learners_next: conf_state.take_learners_next(),
+        voters: conf_state.voters,
+        learners: conf_state.learners,
+        voters_outgoing: conf_state.voters_outgoing,
+        learners_next: conf_state.learners_next,
         auto_leave: conf_state.auto_leave,
     }
 }
@@ -223,7 +219,6 @@ pub fn hard_state_from_wire(hard_state: wire::HardState) -> eraftpb::HardState {
         term: hard_state.term,
         vote: hard_state.vote,
         commit: hard_state.commit,
-        ..eraftpb::HardState::default()
     }
 }
 

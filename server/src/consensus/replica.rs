@@ -184,7 +184,7 @@ impl Replica {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.id();
-        message.set_entries(entries.into());
+        message.set_entries(entries);
         self.node.step(message).map_err(|_| NotProposed::Full)
     }
 

@@ -152,3 +152,41 @@ fn a_snapshot_names_its_receiver_and_only_voters() {
     learners.learners = vec![3];
     assert!(rule(snapshot_naming(learners)).contains("only voters"));
 }
+
+fn hex(message: &impl prost::Message) -> String {
+    let bytes = message.encode_to_vec();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn what_is_stored_of_the_library_s_values_keeps_its_bytes() {
+    let mut entry = eraftpb::Entry::default();
+    entry.set_entry_type(EntryType::EntryConfChangeV2);
+    entry.term = 5;
+    entry.index = 300;
+    entry.data = Bytes::from_static(b"data");
+    entry.context = Bytes::from_static(b"id");
+    assert_eq!(
+        hex(&entry_to_wire(entry.clone())),
+        "0802100518ac022204646174612a026964"
+    );
+    assert_eq!(entry_from_wire(entry_to_wire(entry.clone())), Ok(entry));
+
+    let hard_state = eraftpb::HardState {
+        term: 5,
+        vote: 2,
+        commit: 300,
+    };
+    let stored = hard_state_to_wire(&hard_state);
+    assert_eq!(hex(&stored), "0805100218ac02");
+    assert_eq!(hard_state_from_wire(stored), hard_state);
+
+    let mut snapshot = eraftpb::Snapshot::default();
+    snapshot.mut_metadata().index = 8;
+    snapshot.mut_metadata().term = 5;
+    snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2, 300];
+    snapshot.data = Bytes::from_static(b"state");
+    let stored = snapshot_to_wire(snapshot.clone());
+    assert_eq!(hex(&stored), "0a057374617465120c0a060a040102ac0210081805");
+    assert_eq!(snapshot_from_wire(stored), snapshot);
+}
