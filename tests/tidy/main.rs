@@ -53,6 +53,27 @@ fn every_file_says_first_what_it_is_for() {
 }
 
 #[test]
+fn neither_protoc_nor_rust_protobuf_is_needed() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("readable");
+    let published: Vec<&str> = lock
+        .split("[[package]]\n")
+        .filter(|package| package.contains("\nsource = "))
+        .filter_map(|package| package.strip_prefix("name = \"")?.split('"').next())
+        .collect();
+    assert!(published.contains(&"raft"), "looked in the wrong place");
+    // ARCHITECTURE.md, "Formats", tells what stands in their place. Cargo only
+    // warns when a version of raft comes along that takes the published ones.
+    for name in [
+        "protobuf",
+        "protobuf-build",
+        "protobuf-codegen",
+        "raft-proto",
+    ] {
+        assert!(!published.contains(&name), "{name} is back in Cargo.lock");
+    }
+}
+
+#[test]
 fn the_state_machine_depends_on_data_alone() {
     let manifest = fs::read_to_string(root().join("server/registry/Cargo.toml"));
     let manifest = manifest.expect("readable");
