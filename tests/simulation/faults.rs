@@ -173,7 +173,9 @@ impl World {
     /// A bit turns over while a replica is down. Of a quorum no more than a
     /// minority may be lost, so it is always the same replica's.
     pub(crate) fn flip_a_bit(&mut self, replica: u64) {
-        let happens = !self.healed && self.kinds & (1 << BIT_FLIPS) != 0;
+        // What a flip does must not be taken for the work of a planted bug.
+        let is_wanted = self.setup.planted.is_none() && self.kinds & (1 << BIT_FLIPS) != 0;
+        let happens = !self.healed && is_wanted;
         let may = self.replicas() > 1 && self.flipped.is_none_or(|it| it == replica);
         if happens && may && self.chance.per_mille(300) {
             self.flipped = Some(replica);
