@@ -51,7 +51,9 @@ impl LeaseKeeper {
     /// Leadership may have changed hands.
     pub fn role_changed(&self, status: &ConsensusStatus) {
         let mut clocked = self.lock();
-        let leading_term = status.is_leader().then_some(status.term);
+        // Before that it may not know of a lease that is held, and would call
+        // it lost.
+        let leading_term = status.leads_up_to_date.then_some(status.term);
         if clocked.leading_term == leading_term {
             return;
         }

@@ -391,6 +391,7 @@ impl<O: Observer> Driver<O> {
             role: self.replica.role(),
             term: self.replica.term(),
             leader_id: self.replica.leader_id(),
+            leads_up_to_date: self.replica.leads_up_to_date(),
             commit: self.replica.commit(),
             applied: self.replica.applied(),
             snapshot_index: self.replica.snapshot_index(),

@@ -42,7 +42,7 @@ pub struct Replica {
     hard_state: HardState,
     round: Option<Round>,
     /// As last reported.
-    standing: (Role, u64, u64),
+    standing: Standing,
     log_bytes_since_snapshot: u64,
 }
 
@@ -312,7 +312,10 @@ impl Replica {
                 Some((u64::from_le_bytes(id), read.index))
             })
             .collect();
-        let standing = standing(&self.node);
+        let standing = Standing {
+            leads_up_to_date: self.leads_up_to_date(),
+            ..standing(&self.node)
+        };
         effects.role_changed = mem::replace(&mut self.standing, standing) != standing;
         Ok(effects)
     }
@@ -453,6 +456,15 @@ impl Replica {
     }
 }
 
+/// What of a replica's part others act on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    role: Role,
+    term: u64,
+    leader_id: u64,
+    leads_up_to_date: bool,
+}
+
 fn role_of(state: StateRole) -> Role {
     match state {
         StateRole::Follower => Role::Follower,
@@ -461,9 +473,14 @@ fn role_of(state: StateRole) -> Role {
     }
 }
 
-fn standing(node: &RawNode<Log>) -> (Role, u64, u64) {
+fn standing(node: &RawNode<Log>) -> Standing {
     let raft = &node.raft;
-    (role_of(raft.state), raft.term, raft.leader_id)
+    Standing {
+        role: role_of(raft.state),
+        term: raft.term,
+        leader_id: raft.leader_id,
+        leads_up_to_date: false,
+    }
 }
 
 #[cfg(test)]

@@ -182,6 +182,7 @@ fn run<O: Observer>(mut driver: Driver<O>) {
     driver.status.send_modify(|status| {
         status.role = Role::Follower;
         status.leader_id = 0;
+        status.leads_up_to_date = false;
         status.fatal = fatal;
     });
     let last = driver.status.borrow().clone();
@@ -291,6 +292,7 @@ fn initial_status(replica: &Replica) -> ConsensusStatus {
         role: replica.role(),
         term: replica.term(),
         leader_id: 0,
+        leads_up_to_date: false,
         commit: replica.commit(),
         applied: replica.applied(),
         snapshot_index: replica.snapshot_index(),

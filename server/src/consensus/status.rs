@@ -26,6 +26,9 @@ pub struct ConsensusStatus {
     /// quorum, and a follower that lost its leader, know of none within an
     /// election timeout.
     pub leader_id: u64,
+    /// It leads and has applied all that was committed before it did: what it
+    /// does not know of is not there.
+    pub leads_up_to_date: bool,
     /// The last index known to be committed.
     pub commit: u64,
     /// The last index applied here.

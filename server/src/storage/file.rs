@@ -202,7 +202,7 @@ impl Storage {
         const WHAT: &str = "a round of the log";
         let mut last_index = self.last_index;
         let write = |error: &dyn fmt::Display| self.write_error(WHAT, error);
-        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        let transaction = self.begin().map_err(|e| write(&e))?;
         if let Some(snapshot) = round.installed {
             last_index = self.write_snapshot(&transaction, snapshot)?;
             let metadata = snapshot.metadata.clone().unwrap_or_default();
@@ -258,7 +258,7 @@ impl Storage {
         hard_state: &HardState,
     ) -> Result<(), StorageError> {
         let write = |error: &dyn fmt::Display| self.write_error("a snapshot", error);
-        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        let transaction = self.begin().map_err(|e| write(&e))?;
         self.write_snapshot(&transaction, snapshot)?;
         self.write_base(&transaction, base)?;
         {
@@ -270,9 +270,19 @@ impl Storage {
         transaction.commit().map_err(|e| write(&e))
     }
 
+    /// A transaction that is committed in two phases. In one, redb could not
+    /// tell a newest commit that the disk damaged from one that was torn by a
+    /// crash: it would go back to the one before, and what was acknowledged
+    /// since would be gone without a word.
+    fn begin(&self) -> Result<WriteTransaction, redb::TransactionError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        Ok(transaction)
+    }
+
     fn check_or_write_identity(&mut self) -> Result<(), StorageError> {
         let write = |error: &dyn fmt::Display| self.write_error("the identity", error);
-        let transaction = self.database.begin_write().map_err(|e| write(&e))?;
+        let transaction = self.begin().map_err(|e| write(&e))?;
         {
             let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
             let format = meta

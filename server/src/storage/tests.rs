@@ -137,6 +137,44 @@ fn what_was_saved_is_there_after_a_crash() {
     append(&mut storage, &entries(10..=10, 3), &hard_state(3, 9)).expect("goes on");
 }
 
+/// After a crash, a newest round that the disk damaged must not pass for one
+/// that was never finished: it may have been acknowledged.
+#[test]
+fn a_damaged_newest_round_is_not_taken_for_a_torn_one() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let image = || std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    let before = image();
+    append(&mut storage, &entries(10..=12, 2), &hard_state(2, 9)).expect("appends");
+    let after = image();
+    let written: Vec<usize> = (0..after.len())
+        .filter(|at| before.get(*at) != after.get(*at))
+        .collect();
+    assert!(
+        written.len() > 100,
+        "the round wrote {} bytes",
+        written.len()
+    );
+
+    let crashed = tempfile::tempdir().expect("tempdir");
+    let mut refused = 0;
+    for at in written.iter().step_by(written.len().div_ceil(200)) {
+        let mut damaged = after.clone();
+        damaged[*at] ^= 0x10;
+        std::fs::write(crashed.path().join(FILE_NAME), damaged).expect("writes");
+        let loaded = Storage::open(crashed.path(), ME).and_then(|mut storage| storage.load());
+        match loaded {
+            Err(_) => refused += 1,
+            Ok(saved) => {
+                let entries = saved.map(|saved| saved.entries).unwrap_or_default();
+                let last = entries.last().map(|entry| entry.index);
+                assert_eq!(last, Some(12), "byte {at} cost acknowledged entries");
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn appending_replaces_everything_from_the_first_entry_on() {
     let directory = tempfile::tempdir().expect("tempdir");
