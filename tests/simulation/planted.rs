@@ -47,6 +47,7 @@ impl Planted {
         (Planted::WatcherIgnoresGap, 20),
     ];
 
-    /// Those that take more seeds than a test of every day has time for.
+    /// Those that take more seeds than a test of every day has time for, if
+    /// they are found at all: docs/simulation.md says so.
     pub(crate) const RARE: [(Planted, u64); 1] = [(Planted::ForgottenVote, 3_000)];
 }
