@@ -8,8 +8,6 @@ pub(crate) enum Planted {
     AcknowledgeBeforeSync,
     /// Entries that replace others are not written over them.
     LostTruncation,
-    /// The vote is not written.
-    ForgottenVote,
     /// Views are published from entries that are not committed.
     PublishBeforeCommit,
     /// A linearizable read is answered from what is applied, unasked.
@@ -46,8 +44,4 @@ impl Planted {
         (Planted::WatcherGoesBack, 20),
         (Planted::WatcherIgnoresGap, 20),
     ];
-
-    /// Those that take more seeds than a test of every day has time for, if
-    /// they are found at all: docs/simulation.md says so.
-    pub(crate) const RARE: [(Planted, u64); 1] = [(Planted::ForgottenVote, 3_000)];
 }

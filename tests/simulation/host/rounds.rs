@@ -116,10 +116,7 @@ impl Host {
         if let Some(last) = entries.last() {
             self.last_index = last.index;
         }
-        let mut hard_state = message::hard_state_to_wire(&save.hard_state);
-        if self.setup.planted == Some(Planted::ForgottenVote) {
-            hard_state.vote = 0;
-        }
+        let hard_state = message::hard_state_to_wire(&save.hard_state);
         self.storage
             .save(Round {
                 installed: snapshot.as_ref(),
@@ -228,7 +225,8 @@ impl Host {
                 self.done.out.answer(id, path, reply.clone());
             }
         }
-        let leading_term = self.leads().then(|| self.replica.term());
+        let leading_term =
+            (self.leads() && self.replica.leads_up_to_date()).then(|| self.replica.term());
         if self.leading_term == leading_term {
             return;
         }
