@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -113,25 +114,29 @@ impl Storage {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, is in use, or belongs to someone else.
+    /// When it cannot be opened, is damaged, in use, or belongs to someone else.
     pub fn open(directory: &Path, identity: Identity) -> Result<Self, StorageError> {
         let path = directory.join(FILE_NAME);
+        contain(&path, || Self::open_file(directory, &path, identity))
+    }
+
+    fn open_file(directory: &Path, path: &Path, identity: Identity) -> Result<Self, StorageError> {
         let failed = |error: std::io::Error| StorageError::Open {
-            path: path.clone(),
+            path: path.to_owned(),
             reason: error.to_string(),
         };
         fs::create_dir_all(directory).map_err(failed)?;
         let is_new = !path.try_exists().map_err(failed)?;
         let database = builder()
-            .create(&path)
-            .map_err(|error| open_error(&path, &error))?;
+            .create(path)
+            .map_err(|error| open_error(path, &error))?;
         if is_new {
             // The file's name must survive a power loss too.
             File::open(directory)
                 .and_then(|directory| directory.sync_all())
                 .map_err(failed)?;
         }
-        Self::with_database(database, path, identity)
+        Self::with_database(database, path.to_owned(), identity)
     }
 
     /// Opens storage on a disk of the caller's making; `name` stands for the
@@ -145,17 +150,24 @@ impl Storage {
         backend: impl StorageBackend,
         identity: Identity,
     ) -> Result<Self, StorageError> {
-        let database = builder()
-            .create_with_backend(backend)
-            .map_err(|error| open_error(name, &error))?;
-        Self::with_database(database, name.to_owned(), identity)
+        contain(name, || {
+            let database = builder()
+                .create_with_backend(backend)
+                .map_err(|error| open_error(name, &error))?;
+            Self::with_database(database, name.to_owned(), identity)
+        })
     }
 
     fn with_database(
-        database: Database,
+        mut database: Database,
         path: PathBuf,
         identity: Identity,
     ) -> Result<Self, StorageError> {
+        // After a clean end the database takes its pages on trust; a disk may
+        // have changed them since.
+        database
+            .check_integrity()
+            .map_err(|error| open_error(&path, &error))?;
         let mut storage = Self {
             database,
             path,
@@ -424,6 +436,21 @@ fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
+}
+
+/// Reads a file that may hold anything: the database panics on pages that its
+/// checks let pass and that cannot be.
+pub(super) fn contain<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(StorageError::Damaged {
+            path: path.to_owned(),
+            what: "the file".to_owned(),
+            reason: "the database cannot make sense of it".to_owned(),
+        })
+    })
 }
 
 fn open_error(path: &Path, error: &DatabaseError) -> StorageError {

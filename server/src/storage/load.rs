@@ -10,7 +10,7 @@ use trimtab_proto::internal::v1::{Entry, HardState, Snapshot};
 use super::error::StorageError;
 use super::file::{
     KEY_HARD_STATE, KEY_LOG_BASE, KEY_SNAPSHOT, LOG, LogBase, META, SNAPSHOT, Saved,
-    SnapshotHeadRecord, Storage,
+    SnapshotHeadRecord, Storage, contain,
 };
 use super::record::unseal;
 
@@ -21,6 +21,11 @@ impl Storage {
     ///
     /// When anything is damaged or does not fit together. Nothing is skipped.
     pub fn load(&mut self) -> Result<Option<Saved>, StorageError> {
+        let path = self.path.clone();
+        contain(&path, || self.load_all())
+    }
+
+    fn load_all(&mut self) -> Result<Option<Saved>, StorageError> {
         let reading = "the saved state";
         let transaction = self
             .database

@@ -175,6 +175,31 @@ fn a_damaged_newest_round_is_not_taken_for_a_torn_one() {
     assert!(refused > 0);
 }
 
+/// A disk that changes what it holds between a clean end and the next start.
+#[test]
+fn whatever_byte_turns_over_is_refused_or_does_not_matter() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    let whole = std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut refused = 0;
+    for at in used.iter().step_by(used.len().div_ceil(400)) {
+        let mut damaged = whole.clone();
+        damaged[*at] ^= 0x10;
+        std::fs::write(directory.path().join(FILE_NAME), damaged).expect("writes");
+        let loaded = Storage::open(directory.path(), ME).and_then(|mut storage| storage.load());
+        match loaded {
+            Err(_) => refused += 1,
+            Ok(saved) => {
+                let saved = saved.expect("it was founded");
+                assert_eq!(saved.entries, entries(2..=9, 2), "byte {at}");
+                assert_eq!(saved.hard_state, hard_state(2, 5), "byte {at}");
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn appending_replaces_everything_from_the_first_entry_on() {
     let directory = tempfile::tempdir().expect("tempdir");
