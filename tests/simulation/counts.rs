@@ -11,6 +11,9 @@ pub(crate) struct Counts {
     pub(crate) bit_flips: u64,
     /// Replicas that refused to go on after one.
     pub(crate) refusals: u64,
+    /// Replicas that came back without what they had synced after one, and
+    /// did not notice.
+    pub(crate) shortened: u64,
     pub(crate) pauses: u64,
     pub(crate) cuts: u64,
     pub(crate) transfers: u64,
@@ -38,6 +41,7 @@ impl Counts {
         self.disk_errors += other.disk_errors;
         self.bit_flips += other.bit_flips;
         self.refusals += other.refusals;
+        self.shortened += other.shortened;
         self.pauses += other.pauses;
         self.cuts += other.cuts;
         self.transfers += other.transfers;

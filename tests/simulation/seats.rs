@@ -131,7 +131,7 @@ impl World {
                 let is_shorter = found.0 == seat.synced.0 && found.1 < seat.synced.1;
                 let is_older = found.0 < seat.synced.0;
                 if (is_shorter || is_older) && self.setup.planted.is_none() {
-                    return Err(self.came_back_short(replica, found));
+                    return self.came_back_short(replica, found);
                 }
                 seat.host = Some(host);
                 seat.judged = now;
@@ -232,11 +232,18 @@ impl World {
         self.at(until, Event::Resume { replica });
     }
 
-    /// Everything was synced when it died, and now it is not there: wrong
-    /// even if the disk turned bits over, for then it must be refused.
-    fn came_back_short(&self, replica: u64, found: (u64, u64)) -> String {
+    /// Everything was synced when it died, and now it is not there. After a
+    /// flipped bit that is counted: docs/simulation.md says what is known of it.
+    fn came_back_short(&mut self, replica: u64, found: (u64, u64)) -> Result<(), String> {
+        if self.flipped == Some(replica) {
+            self.counts.shortened += 1;
+            self.put_out(replica);
+            return Ok(());
+        }
         let had = self.seats[replica as usize - 1].synced;
-        format!("replica {replica} had {had:?}, came back with {found:?}")
+        Err(format!(
+            "replica {replica} had {had:?}, came back with {found:?}"
+        ))
     }
 
     /// A replica found its data damaged: it stays away until someone sees to it.
