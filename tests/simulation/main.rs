@@ -12,12 +12,10 @@
 )]
 
 mod chance;
-mod checker;
 mod counts;
 mod disk;
 mod faults;
 mod fleet;
-mod history;
 mod host;
 mod ledger;
 mod network;
@@ -31,6 +29,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use trimtab_tests::{checker, history};
 
 use crate::counts::Counts;
 use crate::planted::Planted;

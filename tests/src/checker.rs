@@ -10,7 +10,7 @@ const STEPS_MAX: u64 = 2_000_000;
 
 /// What the search found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// There is such an order.
     Linearizable,
     /// There is none.
@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
 
 /// Searches for an order that the calls and returns allow and the model can
 /// follow.
-pub(crate) fn check(start: &Model, operations: &[Operation]) -> Verdict {
+pub fn check(start: &Model, operations: &[Operation]) -> Verdict {
     let mut search = Search {
         operations,
         seen: HashSet::new(),

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 /// One service's route, as its caller wrote it down.
-pub(crate) type Routes = BTreeMap<String, Told>;
+pub type Routes = BTreeMap<String, Told>;
 
 /// What was told of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) revision: u64,
-    pub(crate) route: String,
+pub struct Told {
+    /// The revision at which the route took effect.
+    pub revision: u64,
+    /// The route, in any form in which equal routes are equal.
+    pub route: String,
 }
 
 /// What was asked.
 #[derive(Debug, Clone)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// Services by name.
     Read(Vec<String>),
     /// Services, the revision expected, the new route.
@@ -25,7 +27,8 @@ pub(crate) enum Ask {
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub(crate) enum Answered {
+pub enum Answered {
+    /// What was read.
     Read(Routes),
     /// These routes are new, all at this revision.
     Changed(u64, Routes),
@@ -33,7 +36,9 @@ pub(crate) enum Answered {
     Unchanged,
     /// Refused because the route of a service was of another revision.
     Mismatch {
+        /// The service.
         service: String,
+        /// The revision of its route.
         current: u64,
     },
     /// Refused for what the model does not know: readiness, groups.
@@ -43,11 +48,15 @@ pub(crate) enum Answered {
 /// One operation. Without an answer it may have taken effect, at any time
 /// after it was called, or not at all.
 #[derive(Debug, Clone)]
-pub(crate) struct Operation {
-    pub(crate) called: u64,
-    pub(crate) returned: Option<u64>,
-    pub(crate) ask: Ask,
-    pub(crate) answer: Option<Answered>,
+pub struct Operation {
+    /// When, on a clock that all operations of a history share.
+    pub called: u64,
+    /// When the answer came.
+    pub returned: Option<u64>,
+    /// What was asked.
+    pub ask: Ask,
+    /// What was answered.
+    pub answer: Option<Answered>,
 }
 
 /// A revision as far as the model knows it.
@@ -85,11 +94,11 @@ struct Modelled {
 
 /// Routes, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Model(BTreeMap<String, Modelled>);
+pub struct Model(BTreeMap<String, Modelled>);
 
 impl Model {
     /// Before the first operation.
-    pub(crate) fn new(routes: &Routes) -> Self {
+    pub fn new(routes: &Routes) -> Self {
         let modelled = |told: &Told| Modelled {
             revision: Revision::Known(told.revision),
             routes: vec![told.route.clone()],
@@ -104,7 +113,7 @@ impl Model {
     /// The state after an operation with its answer; `None` when it cannot
     /// have been answered so in this state. Without an answer: the state if
     /// it took effect.
-    pub(crate) fn step(&self, operation: &Operation) -> Option<Model> {
+    pub fn step(&self, operation: &Operation) -> Option<Model> {
         let mut next = self.clone();
         match (&operation.ask, &operation.answer) {
             (Ask::Read(_), Some(Answered::Read(routes))) => {
