@@ -21,6 +21,7 @@ mod plan;
 mod record;
 mod registration;
 pub mod rejection;
+pub mod restamp;
 pub mod revision;
 mod rollback;
 pub mod route;

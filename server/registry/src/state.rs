@@ -114,6 +114,10 @@ impl Registry {
         self.services.get_mut(name).map(Arc::make_mut)
     }
 
+    pub(crate) fn services_mut(&mut self) -> impl Iterator<Item = &mut Arc<Service>> {
+        self.services.values_mut()
+    }
+
     pub(crate) fn service_or_new(&mut self, name: &ServiceName) -> &mut Service {
         let service = self
             .services

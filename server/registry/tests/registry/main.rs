@@ -12,6 +12,7 @@ mod judgement;
 mod names;
 mod properties;
 mod registration;
+mod restamp;
 mod rollback;
 mod shift;
 mod snapshot;

@@ -26,7 +26,7 @@ const INSTANCES: [&str; 5] = ["g0-0", "g1-0", "g2-0", "i3", "i4"];
 
 /// A command to be: what it refers to is looked up when its turn comes.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Register {
         of: &'static str,
         group: &'static str,
@@ -57,7 +57,7 @@ enum Step {
 
 /// A lease: the present one of an instance, or a wrong one.
 #[derive(Clone, Debug)]
-struct Ref {
+pub(crate) struct Ref {
     of: &'static str,
     id: &'static str,
     wrong: Option<u64>,
@@ -119,7 +119,7 @@ fn services() -> impl Strategy<Value = Vec<&'static str>> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+pub(crate) fn steps() -> impl Strategy<Value = Step> {
     let register = (
         select(&SERVICES),
         select(&GROUPS),
@@ -199,7 +199,7 @@ impl Ref {
 }
 
 impl Step {
-    fn command(&self, registry: &Registry) -> Command {
+    pub(crate) fn command(&self, registry: &Registry) -> Command {
         match self.clone() {
             Step::Register {
                 of,
@@ -257,7 +257,7 @@ impl Step {
 }
 
 /// A world in which each service has one instance in each group.
-fn populated() -> World {
+pub(crate) fn populated() -> World {
     let mut world = World::default();
     for of in SERVICES {
         for name in GROUPS {
@@ -267,7 +267,7 @@ fn populated() -> World {
     world
 }
 
-fn views(registry: &Registry) -> BTreeMap<String, ServiceView> {
+pub(crate) fn views(registry: &Registry) -> BTreeMap<String, ServiceView> {
     let views = registry.services().filter_map(|service| service.view());
     views.map(|view| (view.service.to_string(), view)).collect()
 }
@@ -355,7 +355,7 @@ fn check_step(before: &Registry, world: &World, command: &Command, outcome: &Out
 }
 
 /// The outcome without the revisions that a dry run cannot know.
-fn undated(outcome: Outcome) -> Outcome {
+pub(crate) fn undated(outcome: Outcome) -> Outcome {
     let none = Revision::default();
     match outcome {
         Outcome::Registered { .. } => Outcome::Registered {
@@ -394,7 +394,7 @@ fn undated(outcome: Outcome) -> Outcome {
     }
 }
 
-fn reborn(registry: &Registry) -> Registry {
+pub(crate) fn reborn(registry: &Registry) -> Registry {
     let bytes = postcard::to_allocvec(&registry.snapshot()).unwrap();
     let snapshot: Snapshot = postcard::from_bytes(&bytes).unwrap();
     Registry::restore(snapshot).unwrap()
