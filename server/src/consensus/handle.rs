@@ -15,14 +15,14 @@ use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::state::Registry;
 
-use super::driver::{Input, Shared};
+use super::driver::Shared;
 use super::entry::{
     COMMAND_BYTES_MAX, decode_command, decode_result, encode_command, encode_result,
 };
 use super::error::{DeliverError, ProposeError};
 use super::forward::{Failed, judge};
+use super::input::{Answer, Input, Reply};
 use super::message::{MessageError, from_wire};
-use super::pending::{Answer, Reply};
 use super::reach::Reach;
 use super::status::ConsensusStatus;
 use crate::peers::Peers;

@@ -1,24 +1,28 @@
 //! One replicated log, applied to one registry on every replica.
 //!
 //! Commands come in through [`handle::Handle`], on any replica. The one
-//! thread of `driver` feeds them to `replica` (Raft and the registry, without
-//! I/O or clock), makes what comes out durable, sends it to the other replicas
-//! and tells the [`observer::Observer`] what was applied. A committed entry
-//! that cannot be read or applied stops the replica; it is never skipped.
+//! thread of `driver` hands them to the [`engine`], round by round. That feeds
+//! them to `replica` (Raft and the registry, without I/O or clock), makes what
+//! comes out durable, sends it to the other replicas and tells the
+//! [`observer::Observer`] what was applied. A committed entry that cannot be
+//! read or applied stops the replica; it is never skipped.
 
 pub mod batch;
 pub mod config;
 mod driver;
+pub mod engine;
 pub mod entry;
 pub mod error;
 pub mod forward;
 pub mod founding;
 pub mod handle;
+pub mod input;
 pub mod log;
 mod logger;
 pub mod membership;
 pub mod message;
 pub mod observer;
+pub mod outside;
 mod pending;
 mod reach;
 pub mod replica;

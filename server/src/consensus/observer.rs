@@ -7,9 +7,9 @@ use super::status::ConsensusStatus;
 
 /// Acts on what is applied: publishes views, keeps leases.
 ///
-/// Called on the consensus thread, before the waiting proposers are answered;
+/// Called within the round that applied it, before the waiting proposers are answered;
 /// so it must not block, and whoever was answered finds its work done.
-pub trait Observer: Send + 'static {
+pub trait Observer {
     /// After each applied round, once, with the events of the round in order.
     /// Not called for a round that changed nothing.
     fn applied(&mut self, registry: &Registry, events: &[Event]);

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tokio::sync::oneshot;
-use trimtab_registry::outcome::Outcome;
-use trimtab_registry::rejection::Rejection;
 
 use super::batch::Decided;
 use super::entry::ProposalId;
 use super::error::ProposeError;
+use super::input::{Answer, Reply};
 
 /// Proposals accepted and not yet decided. More than a round takes several
 /// times over; a cluster that is further behind is better told so.
@@ -20,18 +19,6 @@ const WAITERS_MAX: usize = 16_384;
 /// Ticks after which an unanswered read is asked again: it may have been
 /// dropped in silence. A round trip is far shorter.
 const READ_RETRY_TICKS: u32 = 2;
-
-/// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
-
-/// What came of an accepted proposal.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// Where it was applied.
-    pub(super) index: u64,
-    /// What it did.
-    pub(super) result: Result<Outcome, Rejection>,
-}
 
 /// Everyone who waits on this replica.
 #[derive(Debug)]

@@ -13,17 +13,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::config::ReplicaConfig;
-use super::driver::{Driver, Input, Shared};
+use super::driver::{Driver, Shared};
+use super::engine::{Engine, Parts};
 use super::error::FatalError;
 use super::founding::{Restored, founding};
 use super::handle::{CALLER_INPUTS_MAX, Handle, Inner};
+use super::input::Input;
 use super::log::Place;
 use super::message::{self, MessageError};
 use super::observer::Observer;
-use super::pending::Pending;
 use super::reach::Reach;
-use super::replica::Replica;
-use super::status::{ConsensusStatus, Role};
+use super::status::Role;
 use super::ticker::Ticker;
 use crate::peers::Peers;
 use crate::storage::error::StorageError;
@@ -105,11 +105,11 @@ pub enum StartError {
 /// # Errors
 ///
 /// When the storage is damaged or another's, or the settings do not fit it.
-pub fn start<O: Observer>(
+pub fn start<O: Observer + Send + 'static>(
     settings: Settings,
     mut storage: Storage,
     peers: Peers,
-    mut observer: O,
+    observer: O,
 ) -> Result<Handle, StartError> {
     check(&settings, &storage)?;
     let cluster_id = storage.identity().cluster_id;
@@ -121,34 +121,27 @@ pub fn start<O: Observer>(
         }
         None => found(&settings, &mut storage)?,
     };
-    let mut replica = Replica::new(&replica_config(&settings), restored)?;
-    observer.restored(replica.registry());
-    if settings.members.len() == 1 {
-        replica.campaign();
-    }
-
     let (inputs, taken) = sync_channel(INPUTS_MAX);
     let reports = inputs.clone();
     let lines = peers.open_lines(move |report| {
         let queued = reports.try_send(Input::Report(report));
         !matches!(queued, Err(TrySendError::Full(_)))
     });
-    let (status, watched) = watch::channel(initial_status(&replica));
+    let parts = Parts {
+        store: storage,
+        observer,
+        carrier: lines,
+    };
+    let engine = Engine::start(&replica_config(&settings), restored, parts)?;
+    let (status, watched) = watch::channel(engine.status());
     let shared = Arc::new(Shared::default());
     let stopped = CancellationToken::new();
     let driver = Driver {
-        replica,
-        storage,
-        lines,
+        engine,
         inputs: taken,
-        pending: Pending::new(settings.incarnation),
-        observer,
         status,
         shared: Arc::clone(&shared),
         ticker: Ticker::new(settings.tick_interval, Instant::now()),
-        caught_up: false,
-        could_read: false,
-        stopping: None,
     };
     let ended = stopped.clone();
     thread::Builder::new()
@@ -186,7 +179,7 @@ fn run<O: Observer>(mut driver: Driver<O>) {
         status.fatal = fatal;
     });
     let last = driver.status.borrow().clone();
-    driver.observer.role_changed(&last);
+    driver.engine.ended(&last);
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -283,22 +276,5 @@ fn replica_config(settings: &Settings) -> ReplicaConfig {
         election_ticks: settings.election_ticks,
         snapshot_every: settings.snapshot_every,
         trailing_entries: settings.trailing_entries,
-    }
-}
-
-fn initial_status(replica: &Replica) -> ConsensusStatus {
-    ConsensusStatus {
-        id: replica.id(),
-        role: replica.role(),
-        term: replica.term(),
-        leader_id: 0,
-        leads_up_to_date: false,
-        commit: replica.commit(),
-        applied: replica.applied(),
-        snapshot_index: replica.snapshot_index(),
-        caught_up: false,
-        members: replica.members().clone(),
-        dropped_messages: 0,
-        fatal: None,
     }
 }

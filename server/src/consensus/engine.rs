@@ -1,0 +1,279 @@
+//! One replica's decisions, round by round, without thread, queue or clock.
+//!
+//! Whoever drives it hands it rounds of inputs and ticks. It takes everything
+//! of one round together: one proposal to Raft, one write, one sync, however
+//! many callers wait. A leader's messages leave before its own sync;
+//! everything else waits for it. Answers go through the inputs' own channels,
+//! messages to the [`Carrier`], what was applied to the [`Observer`].
+
+use bytes::Bytes;
+use raft::eraftpb::Message;
+
+use super::batch::{NotProposed, StepError};
+use super::config::ReplicaConfig;
+use super::error::{FatalError, ProposeError};
+use super::founding::Restored;
+use super::input::{Answer, Input, Reply};
+use super::observer::Observer;
+use super::outside::{Carrier, Store};
+use super::pending::Pending;
+use super::replica::Replica;
+use super::status::{ConsensusStatus, Role};
+use crate::peers::Report;
+
+mod rounds;
+
+/// Inputs taken in one round: what one sync is shared by, at most.
+const ROUND_INPUTS_MAX: usize = 1_024;
+
+/// Bytes proposed in one round: one message to each follower.
+const ROUND_BYTES_MAX: usize = 1 << 20;
+
+/// Ticks a stopping leader waits for a successor: as long as an election.
+const HAND_OVER_TICKS: u32 = 20;
+
+/// What an engine works with.
+#[derive(Debug)]
+pub struct Parts<S, O, C> {
+    /// Where it keeps what it must not forget.
+    pub store: S,
+    /// Who is told what was applied.
+    pub observer: O,
+    /// Who carries its messages.
+    pub carrier: C,
+}
+
+/// A running replica, moved by whoever calls it.
+pub struct Engine<S, O, C> {
+    replica: Replica,
+    parts: Parts<S, O, C>,
+    pending: Pending,
+    caught_up: bool,
+    could_read: bool,
+    /// As last reported.
+    leader_id: u64,
+    /// Ticks left to find a successor, once stopping.
+    stopping: Option<u32>,
+}
+
+/// What one round gathered.
+#[derive(Default)]
+struct Gathered {
+    proposals: Vec<(Bytes, Reply<Answer>)>,
+    proposed_bytes: usize,
+    reads: Vec<Reply<u64>>,
+}
+
+impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
+    /// A replica on what its store held. The observer is given the snapshot's
+    /// state; the entries after it are applied in the first rounds. A cluster
+    /// of one asks for its own vote at once.
+    ///
+    /// # Errors
+    ///
+    /// When the snapshot cannot be read or the Raft library refuses the state.
+    pub fn start(
+        config: &ReplicaConfig,
+        restored: Restored,
+        mut parts: Parts<S, O, C>,
+    ) -> Result<Self, FatalError> {
+        let mut replica = Replica::new(config, restored)?;
+        parts.observer.restored(replica.registry());
+        if replica.members().len() == 1 {
+            replica.campaign();
+        }
+        Ok(Self {
+            replica,
+            parts,
+            pending: Pending::new(config.incarnation),
+            caught_up: false,
+            could_read: false,
+            leader_id: 0,
+            stopping: None,
+        })
+    }
+
+    /// Takes what is there, up to a bound, lets `ticks` pass, and does all
+    /// that follows from it. With nothing there and no tick it does what is
+    /// left to do, such as applying what was committed before a start.
+    ///
+    /// # Errors
+    ///
+    /// When the replica must not go on. Then nothing may be asked of it but
+    /// its status and [`Engine::ended`].
+    pub fn round(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        ticks: u32,
+    ) -> Result<(), FatalError> {
+        self.take_all(inputs)?;
+        for _ in 0..ticks {
+            self.tick();
+        }
+        self.work()
+    }
+
+    /// What is known of this replica's part. Messages dropped before they
+    /// came here are not counted.
+    pub fn status(&self) -> ConsensusStatus {
+        ConsensusStatus {
+            id: self.replica.id(),
+            role: self.replica.role(),
+            term: self.replica.term(),
+            leader_id: self.replica.leader_id(),
+            leads_up_to_date: self.replica.leads_up_to_date(),
+            commit: self.replica.commit(),
+            applied: self.replica.applied(),
+            snapshot_index: self.replica.snapshot_index(),
+            caught_up: self.caught_up,
+            members: self.replica.members().clone(),
+            dropped_messages: 0,
+            fatal: None,
+        }
+    }
+
+    /// Whether it was stopped and has nothing left to do.
+    pub fn is_done(&self) -> bool {
+        self.stopping
+            .is_some_and(|ticks| ticks == 0 || self.replica.role() != Role::Leader)
+    }
+
+    /// It has ended, with this as its last word: tells the observer.
+    pub fn ended(&mut self, status: &ConsensusStatus) {
+        self.parts.observer.role_changed(status);
+    }
+
+    /// The replica itself, to look at.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// What it works with, for whoever made it.
+    pub fn parts(&mut self) -> &mut Parts<S, O, C> {
+        &mut self.parts
+    }
+
+    /// See [`Replica::set_election_timeout`].
+    #[doc(hidden)]
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.replica.set_election_timeout(ticks);
+    }
+
+    fn take_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), FatalError> {
+        let mut gathered = Gathered::default();
+        for input in inputs.into_iter().take(ROUND_INPUTS_MAX) {
+            self.take(input, &mut gathered)?;
+            // Before the next one is taken from where it waits.
+            if gathered.proposed_bytes >= ROUND_BYTES_MAX {
+                break;
+            }
+        }
+        self.propose(gathered.proposals);
+        if let Some(read) = self.pending.add_read(gathered.reads) {
+            self.ask(read);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input, gathered: &mut Gathered) -> Result<(), FatalError> {
+        match input {
+            Input::Step(messages) => {
+                for message in messages {
+                    self.step(message)?;
+                }
+            }
+            Input::Propose(command, reply) => {
+                gathered.proposed_bytes += command.len();
+                gathered.proposals.push((command, reply));
+            }
+            Input::Read(reply) => gathered.reads.push(reply),
+            Input::AwaitApplied(index, reply) => {
+                self.pending.await_applied(index, reply);
+                self.pending.complete(self.replica.applied());
+            }
+            Input::Query(query) => query(self.replica.registry()),
+            Input::Report(Report::Unreachable(peer)) => self.replica.report_unreachable(peer),
+            Input::Report(Report::SnapshotEnded { peer, arrived }) => {
+                self.replica.report_snapshot(peer, arrived);
+            }
+            Input::Stop => {
+                let has_successor = self.replica.hand_over();
+                self.stopping = Some(if has_successor { HAND_OVER_TICKS } else { 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, message: Message) -> Result<(), FatalError> {
+        match self.replica.step(message) {
+            Ok(()) => Ok(()),
+            Err(StepError::Refused(error)) => {
+                tracing::warn!(%error, "message from a replica refused");
+                Ok(())
+            }
+            Err(StepError::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Proposes all of a round's commands as one.
+    fn propose(&mut self, proposals: Vec<(Bytes, Reply<Answer>)>) {
+        let mut commands = Vec::with_capacity(proposals.len());
+        let mut replies = Vec::with_capacity(proposals.len());
+        for (command, reply) in proposals {
+            match self.pending.next_proposal(replies.len()) {
+                Ok(id) => {
+                    commands.push((id, command));
+                    replies.push((id, reply));
+                }
+                Err(error) => {
+                    // Whoever asked may have given up.
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
+        let refused = self.replica.propose(commands).err();
+        for (id, reply) in replies {
+            match refused {
+                None => self.pending.accepted(id, reply),
+                Some(reason) => {
+                    let _ = reply.send(Err(self.refusal(reason)));
+                }
+            }
+        }
+    }
+
+    fn refusal(&self, reason: NotProposed) -> ProposeError {
+        match reason {
+            NotProposed::NotLeader => {
+                let leader = self.replica.leader_id();
+                let is_other = leader != 0 && leader != self.replica.id();
+                ProposeError::NotLeader {
+                    leader: is_other.then_some(leader),
+                }
+            }
+            NotProposed::Full => ProposeError::Overloaded {
+                reason: "too many changes are waiting for a quorum".to_owned(),
+            },
+        }
+    }
+
+    fn ask(&mut self, read: u64) {
+        // Otherwise it would be dropped in silence; it is asked later.
+        if self.replica.can_read() {
+            self.replica.read_index(read);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.replica.tick();
+        for read in self.pending.tick_reads() {
+            self.ask(read);
+        }
+        if let Some(ticks) = &mut self.stopping {
+            *ticks = ticks.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What the replica asks for is carried out: saved, sent, told.
+
+use raft::eraftpb::Message;
+
+use super::super::batch::{Effects, Save};
+use super::super::error::FatalError;
+use super::super::message;
+use super::super::observer::Observer;
+use super::super::outside::{Carrier, Store};
+use super::super::status::Role;
+use super::Engine;
+use crate::storage::file::{LogBase, Round};
+
+impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
+    /// Carries out what the replica asks for until it asks for nothing.
+    pub(super) fn work(&mut self) -> Result<(), FatalError> {
+        loop {
+            while let Some(batch) = self.replica.next_batch() {
+                self.send(batch.messages);
+                if let Some(save) = batch.save {
+                    self.save(save)?;
+                }
+                self.send(batch.messages_after_save);
+                let effects = self.replica.saved()?;
+                self.carry_out(effects);
+            }
+            if !self.ask_anew() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When reads become possible, asks those that wait; and as long as it is
+    /// not known whether this replica has caught up, asks for itself. True
+    /// when something was asked.
+    fn ask_anew(&mut self) -> bool {
+        let can_read = self.replica.can_read();
+        let became_able = can_read && !self.could_read;
+        self.could_read = can_read;
+        let mut reads = Vec::new();
+        if can_read && !self.caught_up {
+            reads.extend(self.pending.add_own_read());
+        }
+        if became_able {
+            reads = self.pending.unanswered_reads();
+        }
+        for read in &reads {
+            self.ask(*read);
+        }
+        !reads.is_empty()
+    }
+
+    fn save(&mut self, save: Save) -> Result<(), FatalError> {
+        let snapshot = save.snapshot.map(message::snapshot_to_wire);
+        let entries: Vec<_> = save
+            .entries
+            .into_iter()
+            .map(message::entry_to_wire)
+            .collect();
+        self.parts
+            .store
+            .save(Round {
+                installed: snapshot.as_ref(),
+                entries: &entries,
+                hard_state: &message::hard_state_to_wire(&save.hard_state),
+            })
+            .map_err(|error| FatalError::Storage(error.to_string()))
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        self.send(effects.messages);
+        let observer = &mut self.parts.observer;
+        if effects.restored {
+            observer.restored(self.replica.registry());
+        }
+        if !effects.events.is_empty() {
+            observer.applied(self.replica.registry(), &effects.events);
+        }
+        for decided in effects.decided {
+            self.pending.decide(decided);
+        }
+        for (read, index) in effects.reads {
+            self.pending.read_at(read, index);
+        }
+        let own_read_done = self.pending.complete(self.replica.applied());
+        let catches_up = own_read_done || self.replica.leads_up_to_date();
+        if catches_up && !self.caught_up {
+            self.caught_up = true;
+            tracing::info!(applied = self.replica.applied(), "caught up");
+        }
+        if effects.role_changed {
+            self.report_role();
+        }
+    }
+
+    fn report_role(&mut self) {
+        // A proposal made under an earlier leadership may yet be committed by
+        // the next leader, but this replica cannot wait for it to tell.
+        if self.replica.role() != Role::Leader {
+            self.pending
+                .lose_proposals("this replica lost the leadership before the change was committed");
+        }
+        let status = self.status();
+        // Who leads is news; each round of an election is detail.
+        if status.leader_id != self.leader_id {
+            let (term, leader) = (status.term, status.leader_id);
+            tracing::info!(term, leader, role = ?status.role, "leader changed");
+        } else {
+            tracing::debug!(term = status.term, role = ?status.role, "role changed");
+        }
+        self.leader_id = status.leader_id;
+        self.parts.observer.role_changed(&status);
+    }
+
+    /// Takes a snapshot when one is due, and forgets the log before it. Apart
+    /// from [`Engine::round`], so that whoever waits for the round's news need
+    /// not wait for this.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::round`].
+    pub fn compact(&mut self) -> Result<(), FatalError> {
+        let Some(compaction) = self.replica.due_compaction()? else {
+            return Ok(());
+        };
+        let snapshot = message::snapshot_to_wire(compaction.snapshot.clone());
+        let base = LogBase {
+            index: compaction.base.index,
+            term: compaction.base.term,
+        };
+        let hard_state = message::hard_state_to_wire(&compaction.hard_state);
+        self.parts
+            .store
+            .compact(&snapshot, base, &hard_state)
+            .map_err(|error| FatalError::Storage(error.to_string()))?;
+        self.replica.compacted(compaction);
+        tracing::info!(
+            index = self.replica.snapshot_index(),
+            bytes = snapshot.data.len(),
+            "snapshot taken"
+        );
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            self.parts.carrier.send(message::to_wire(message));
+        }
+    }
+}

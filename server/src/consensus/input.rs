@@ -1,0 +1,51 @@
+//! What a replica's engine is asked to do, and how it answers.
+
+use bytes::Bytes;
+use raft::eraftpb::Message;
+use tokio::sync::oneshot;
+use trimtab_registry::outcome::Outcome;
+use trimtab_registry::rejection::Rejection;
+use trimtab_registry::state::Registry;
+
+use super::error::ProposeError;
+use crate::peers::Report;
+
+/// Where an answer goes. Dropped without one, the request was never taken.
+pub type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
+
+/// What came of an accepted proposal.
+#[derive(Debug)]
+pub struct Answer {
+    /// Where it was applied.
+    pub index: u64,
+    /// What it did, or why it changed nothing.
+    pub result: Result<Outcome, Rejection>,
+}
+
+/// What an engine is asked to do.
+pub enum Input {
+    /// Peers' messages, checked and converted by [`super::message::from_wire`].
+    Step(Vec<Message>),
+    /// A command, encoded.
+    Propose(Bytes, Reply<Answer>),
+    /// A linearizable read: answered with an applied index.
+    Read(Reply<u64>),
+    /// Tell when this index is applied. Dropped when that cannot be told.
+    AwaitApplied(u64, oneshot::Sender<()>),
+    /// Look at the applied state.
+    Query(Box<dyn FnOnce(&Registry) + Send>),
+    /// What became of messages to a peer.
+    Report(Report),
+    /// Hand over leadership and end.
+    Stop,
+}
+
+impl Input {
+    /// Whether it counts against the callers' share of the queue.
+    pub(super) fn is_callers(&self) -> bool {
+        match self {
+            Self::Propose(..) | Self::Read(_) | Self::AwaitApplied(..) | Self::Query(_) => true,
+            Self::Step(_) | Self::Report(_) | Self::Stop => false,
+        }
+    }
+}

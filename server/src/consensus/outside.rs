@@ -1,0 +1,70 @@
+//! What an engine needs of the world: a store that keeps its word, and someone who carries messages.
+
+use trimtab_proto::internal::v1::{HardState, Message, Snapshot};
+
+use crate::peers::line::Lines;
+use crate::storage::error::StorageError;
+use crate::storage::file::{LogBase, Round, Saved, Storage};
+
+/// Where a replica keeps what it must not forget. What a call returned
+/// without an error for is durable.
+pub trait Store {
+    /// Everything it holds, checked; `None` when nothing was founded yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is damaged.
+    fn load(&mut self) -> Result<Option<Saved>, StorageError>;
+
+    /// Makes one round durable: all of it or, on error, perhaps nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the write or its sync fails, or the entries leave a gap.
+    fn save(&mut self, round: Round<'_>) -> Result<(), StorageError>;
+
+    /// Replaces the snapshot with a newer one of our own making and cuts the
+    /// log up to `base`.
+    ///
+    /// # Errors
+    ///
+    /// When the write or its sync fails.
+    fn compact(
+        &mut self,
+        snapshot: &Snapshot,
+        base: LogBase,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError>;
+}
+
+impl Store for Storage {
+    fn load(&mut self) -> Result<Option<Saved>, StorageError> {
+        Storage::load(self)
+    }
+
+    fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
+        Storage::save(self, round)
+    }
+
+    fn compact(
+        &mut self,
+        snapshot: &Snapshot,
+        base: LogBase,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError> {
+        Storage::compact(self, snapshot, base, hard_state)
+    }
+}
+
+/// Carries messages to other replicas, or loses them: Raft repeats what
+/// matters.
+pub trait Carrier {
+    /// Takes a message for the replica it names. Must not block.
+    fn send(&mut self, message: Message);
+}
+
+impl Carrier for Lines {
+    fn send(&mut self, message: Message) {
+        Lines::send(self, message);
+    }
+}
