@@ -14,7 +14,7 @@ use tower::Service;
 
 use crate::call::{CallOptions, call};
 use crate::connection::Protocol;
-use crate::endpoint::{Ongoing, Outcome};
+use crate::endpoint::{Connection, Ongoing, Outcome};
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::response_body::ResponseBody;

@@ -13,12 +13,13 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::connection::with_causes;
-use crate::endpoint::{Endpoint, Ongoing, Outcome};
+use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::outcome::{grpc_code, is_faulty_http, is_grpc};
-use crate::pool::{Pool, Ticket};
+use crate::pool::Pool;
 use crate::replay::Replay;
 use crate::response_body::{ResponseBody, outcome_of};
+use crate::ticket::Ticket;
 
 /// Put into the extensions of a request (for tonic:
 /// `request.extensions_mut().insert(Idempotent)`), it says that carrying the

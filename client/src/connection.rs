@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::backoff::Backoff;
+use crate::endpoint::Connection;
 use crate::picker::LinkState;
 
 /// A peer in reach answers well within this; calls may be waiting for the
@@ -96,26 +97,9 @@ impl Link {
         link
     }
 
-    /// Takes no more calls, lets those in flight end, then closes.
-    pub(crate) fn close(&self) {
-        self.closing.cancel();
-    }
-
-    pub(crate) fn address(&self) -> &Arc<str> {
-        &self.address
-    }
-
     /// `None` when the address is none.
     pub(crate) fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
-    }
-
-    pub(crate) fn state(&self) -> LinkState {
-        match self.state.load(Ordering::Acquire) {
-            UP => LinkState::Up,
-            DOWN => LinkState::Down,
-            _ => LinkState::Untried,
-        }
     }
 
     pub(crate) fn sender(&self) -> Option<SendRequest<Body>> {
@@ -125,15 +109,12 @@ impl Link {
             .map(|sender| SendRequest::clone(sender))
     }
 
-    pub(crate) fn in_flight(&self) -> &AtomicU32 {
-        &self.in_flight
+    pub(crate) fn call_begins(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// There is reason to believe that a connection can be made now.
-    pub(crate) fn retry_now(&self) {
-        if self.state() == LinkState::Down {
-            self.retry_now.notify_one();
-        }
+    pub(crate) fn call_ends(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The user could not reach it. For [`Protocol::Tcp`] nothing else tells.
@@ -208,6 +189,34 @@ impl Link {
         *last = Some(format!("{}: {reason}", self.address));
         drop(last);
         self.went(DOWN, surroundings);
+    }
+}
+
+impl Connection for Link {
+    fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    fn state(&self) -> LinkState {
+        match self.state.load(Ordering::Acquire) {
+            UP => LinkState::Up,
+            DOWN => LinkState::Down,
+            _ => LinkState::Untried,
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn retry_now(&self) {
+        if self.state() == LinkState::Down {
+            self.retry_now.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        self.closing.cancel();
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -11,16 +10,30 @@ use crate::load::GroupLoad;
 use crate::picker::{LinkState, Target};
 use crate::view::InstanceStatus;
 
+/// The connection to an instance, as picking needs to know it.
+pub(crate) trait Connection {
+    /// `host:port`.
+    fn address(&self) -> &Arc<str>;
+    /// What is known of it now.
+    fn state(&self) -> LinkState;
+    /// Calls it has from this process.
+    fn in_flight(&self) -> u32;
+    /// There is reason to believe that a connection can be made now.
+    fn retry_now(&self);
+    /// Takes no more calls, lets those in flight end, then closes.
+    fn close(&self);
+}
+
 /// What the view says of an instance, with the connection to it. Replaced when
 /// the description changes; the connection stays.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub(crate) struct Endpoint<L = Link> {
     pub(crate) id: Arc<str>,
     pub(crate) group: Arc<str>,
     pub(crate) zone: Arc<str>,
     pub(crate) status: InstanceStatus,
     pub(crate) metadata: Arc<BTreeMap<String, String>>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<L>,
     pub(crate) load: Arc<GroupLoad>,
 }
 
@@ -47,20 +60,20 @@ pub(crate) struct Ongoing {
     outcome: Outcome,
 }
 
-impl Target for Arc<Endpoint> {
+impl<L: Connection> Target for Arc<Endpoint<L>> {
     fn is_connected(&self) -> bool {
         self.link.state() == LinkState::Up
     }
 
     fn in_flight(&self) -> u32 {
-        self.link.in_flight().load(Ordering::Relaxed)
+        self.link.in_flight()
     }
 }
 
 impl Ongoing {
     pub(crate) fn start(endpoint: Arc<Endpoint>, revision: u64) -> Self {
         let started = Instant::now();
-        endpoint.link.in_flight().fetch_add(1, Ordering::Relaxed);
+        endpoint.link.call_begins();
         endpoint.load.started(started);
         Self {
             endpoint,
@@ -85,10 +98,7 @@ impl Ongoing {
 
 impl Drop for Ongoing {
     fn drop(&mut self) {
-        self.endpoint
-            .link
-            .in_flight()
-            .fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.link.call_ends();
         if self.outcome != Outcome::Unsent {
             let now = Instant::now();
             let latency = now.saturating_duration_since(self.started);

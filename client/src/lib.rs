@@ -85,13 +85,18 @@ pub mod error;
 pub mod operator;
 pub mod registration;
 pub mod response_body;
+#[doc(hidden)]
+pub mod simulation;
 
 mod backoff;
 mod budget;
 mod connection;
+mod conversation;
 mod convert;
+mod course;
 mod endpoint;
 mod kept;
+mod lineup;
 mod load;
 mod outcome;
 mod picker;
@@ -103,6 +108,7 @@ mod sampler;
 mod shared;
 mod shares;
 mod subscription;
+mod ticket;
 mod view;
 mod watch_stream;
 mod watcher;

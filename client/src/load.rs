@@ -101,10 +101,10 @@ impl GroupLoad {
 
 impl Loads {
     /// The counts of a group, shared by all who call it.
-    pub(crate) fn group(&self, name: &Arc<str>) -> Arc<GroupLoad> {
+    pub(crate) fn group(&self, name: &Arc<str>, now: Instant) -> Arc<GroupLoad> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let tracked = groups.entry(Arc::clone(name)).or_insert_with(|| Tracked {
-            load: Arc::new(GroupLoad::new(Instant::now())),
+            load: Arc::new(GroupLoad::new(now)),
             reported: Totals::default(),
         });
         Arc::clone(&tracked.load)
@@ -146,8 +146,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reports_carry_what_is_new_and_how_long_ago() {
         let loads = Loads::default();
-        let v1 = loads.group(&"v1".into());
-        let _v2 = loads.group(&"v2".into());
+        let v1 = loads.group(&"v1".into(), Instant::now());
+        let _v2 = loads.group(&"v2".into(), Instant::now());
         v1.started(Instant::now());
         tokio::time::advance(Duration::from_millis(30)).await;
         v1.ended(Instant::now(), Duration::from_millis(30), true);
@@ -168,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_group_is_forgotten_when_gone_and_reported() {
         let loads = Loads::default();
-        let gone = loads.group(&"v1".into());
+        let gone = loads.group(&"v1".into(), Instant::now());
         gone.ended(Instant::now(), Duration::ZERO, false);
         drop(gone);
         assert_eq!(loads.report(Instant::now(), true).len(), 1);

@@ -26,7 +26,7 @@ pub(crate) trait Target {
 
 /// What is known of the connection to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LinkState {
+pub enum LinkState {
     /// The first attempt has not ended.
     Untried,
     /// Connected.

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tonic::{Code, Status};
 
 use crate::connection::with_causes;
-use crate::endpoint::{Ongoing, Outcome};
+use crate::endpoint::{Connection, Ongoing, Outcome};
 use crate::error::Error;
 use crate::outcome::{grpc_code, is_fault};
 

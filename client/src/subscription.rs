@@ -1,6 +1,6 @@
 //! The services this process follows: what is known of each, and what its callers use.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,7 +35,7 @@ pub(crate) enum Known {
 /// All services of one client. The resolver fills it, pools use it.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    followed: Mutex<HashMap<Arc<str>, Arc<Followed>>>,
+    followed: Mutex<BTreeMap<Arc<str>, Arc<Followed>>>,
     /// Told when a service is added or dropped, or a revision confirmed.
     pub(crate) changed: Notify,
 }
@@ -66,6 +66,19 @@ impl Known {
             Self::Nothing => 0,
             Self::Absent { revision } => *revision,
             Self::View { view, .. } => view.revision,
+        }
+    }
+
+    /// What callers are to follow: a service that is not registered has no
+    /// instances. `None` when nothing was said yet.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        match self {
+            Self::Nothing => None,
+            Self::Absent { revision } => Some(Arc::new(View {
+                revision: *revision,
+                ..View::default()
+            })),
+            Self::View { view, .. } => Some(Arc::clone(view)),
         }
     }
 }

@@ -9,3 +9,4 @@ mod receipts;
 pub mod registration;
 pub mod routing;
 pub mod status;
+pub mod watching;
