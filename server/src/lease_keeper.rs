@@ -1,4 +1,4 @@
-//! The lease clock of this replica: judges leases while it leads, and only then.
+//! The lease clock of this replica: drives the judge of leases in real time, and proposes what it decides.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -6,90 +6,74 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use trimtab_registry::command::Command;
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::state::Registry;
 
 use crate::consensus::handle::Handle;
 use crate::consensus::status::ConsensusStatus;
-use crate::leases::{LeaseClock, Leases};
+use crate::leases::{Judge, LeaseClock, LeaseSettings};
 
 /// How often the leader looks for leases that ran out.
 pub const JUDGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The leases as this replica sees them, with the clock they are judged by.
+/// The judge of leases as the tasks of this replica share it.
 #[derive(Debug, Default)]
 pub struct LeaseKeeper {
-    clocked: Mutex<Clocked>,
-}
-
-#[derive(Debug, Default)]
-struct Clocked {
-    clock: LeaseClock,
-    leases: Leases,
-    leading_term: Option<u64>,
+    judge: Mutex<Judge>,
 }
 
 impl LeaseKeeper {
+    /// Knows no lease and does not lead.
+    pub fn new(settings: LeaseSettings) -> Self {
+        Self {
+            judge: Mutex::new(Judge::new(settings, LeaseClock::default())),
+        }
+    }
+
     /// The log was applied.
     pub fn applied(&self, events: &[Event]) {
-        let mut clocked = self.lock();
-        let now = clocked.clock.now();
-        for event in events {
-            clocked.leases.observe(now, event);
-        }
+        self.lock().applied(events);
     }
 
     /// The whole state was replaced.
     pub fn restored(&self, registry: &Registry) {
-        let mut clocked = self.lock();
-        let now = clocked.clock.now();
-        clocked.leases.reset(now, registry);
+        self.lock().restored(registry);
     }
 
     /// Leadership may have changed hands.
     pub fn role_changed(&self, status: &ConsensusStatus) {
-        let mut clocked = self.lock();
-        // Before that it may not know of a lease that is held, and would call
-        // it lost.
-        let leading_term = status.leads_up_to_date.then_some(status.term);
-        if clocked.leading_term == leading_term {
-            return;
-        }
-        clocked.leading_term = leading_term;
-        let now = clocked.clock.now();
-        match leading_term {
-            Some(term) => clocked.leases.lead(now, term),
-            None => clocked.leases.follow(),
-        }
+        let term = status.leads_up_to_date.then_some(status.term);
+        self.lock().leads_in(term);
     }
 
-    /// Renews leases as the leader; answers those it does not hold, or `None`
-    /// when this replica does not lead. `via` is the replica that the instances renew through.
-    pub fn renew(&self, via: u64, leases: &[LeaseKey]) -> Option<Vec<LeaseKey>> {
-        let mut clocked = self.lock();
-        clocked.leading_term?;
-        let now = clocked.clock.now();
-        Some(clocked.leases.renew(now, via, leases))
+    /// Renews leases as the leader; answers those that are lost for sure, or
+    /// `None` when this replica does not lead, or cannot show that it does
+    /// while it misses some. `via` is the replica that the instances renew
+    /// through.
+    pub async fn renew(
+        &self,
+        handle: &Handle,
+        via: u64,
+        leases: &[LeaseKey],
+    ) -> Option<Vec<LeaseKey>> {
+        let missing = self.lock().renew(via, leases)?;
+        if missing.is_empty() {
+            return Some(missing);
+        }
+        handle.read_barrier().await.ok()?;
+        self.lock().renew(via, &missing)
     }
 
     /// Takes note, as the leader, of streams that broke; `false` when this
     /// replica does not lead.
     pub fn broken(&self, via: u64, leases: &[LeaseKey]) -> bool {
-        let mut clocked = self.lock();
-        if clocked.leading_term.is_none() {
-            return false;
-        }
-        let now = clocked.clock.now();
-        clocked.leases.broken(now, via, leases);
-        true
+        self.lock().broken(via, leases)
     }
 
     /// Services whose removals are held back, in words.
     pub fn brakes(&self) -> Vec<String> {
-        let clocked = self.lock();
-        let held = clocked.leases.brakes();
+        let held = self.lock().brakes();
         held.iter().map(ToString::to_string).collect()
     }
 
@@ -105,7 +89,8 @@ impl LeaseKeeper {
             }
             let elapsed = last.elapsed();
             last = Instant::now();
-            let Some(judgement) = self.judge(elapsed) else {
+            let judged = self.lock().judge(elapsed);
+            let Some(judgement) = judged else {
                 continue;
             };
             let handle = handle.clone();
@@ -118,16 +103,8 @@ impl LeaseKeeper {
         }
     }
 
-    fn judge(&self, elapsed: Duration) -> Option<Command> {
-        let mut clocked = self.lock();
-        clocked.clock.advance(elapsed);
-        clocked.leading_term?;
-        let now = clocked.clock.now();
-        clocked.leases.judge(now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Clocked> {
-        self.clocked
+    fn lock(&self) -> MutexGuard<'_, Judge> {
+        self.judge
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -22,10 +22,12 @@ use trimtab_registry::state::Registry;
 
 use self::brake::{Brake, Ward};
 pub use self::clock::{LeaseClock, LeaseTime};
+pub use self::judge::Judge;
 use self::slot::{Next, Place, Reign, Slot};
 
 pub mod brake;
 mod clock;
+mod judge;
 mod slot;
 #[cfg(test)]
 mod tests;

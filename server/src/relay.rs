@@ -139,7 +139,7 @@ async fn deliver(
         broken: batch.broken.iter().map(convert::lease_ref).collect(),
     };
     for _ in 0..RELAY_TRIES {
-        if let Some(lost) = keeper.renew(id, &batch.renewed) {
+        if let Some(lost) = keeper.renew(handle, id, &batch.renewed).await {
             keeper.broken(id, &batch.broken);
             return Some(lost);
         }

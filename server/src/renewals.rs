@@ -12,6 +12,7 @@ use trimtab_registry::name::{GroupName, ServiceName};
 use trimtab_registry::service::Service;
 use trimtab_registry::state::Registry;
 
+use crate::consensus::handle::Handle;
 use crate::lease_keeper::LeaseKeeper;
 use crate::relay::{RelaySender, Relayed};
 
@@ -156,11 +157,12 @@ impl Renewals {
     /// be renewed through another replica.
     pub async fn renew(
         &self,
+        handle: &Handle,
         stream: StreamId,
         leases: Vec<LeaseKey>,
     ) -> Result<Vec<LeaseKey>, NoLeader> {
         self.streams().hold(stream, &leases);
-        if let Some(lost) = self.keeper.renew(self.id, &leases) {
+        if let Some(lost) = self.keeper.renew(handle, self.id, &leases).await {
             return Ok(lost);
         }
         let (answer, answered) = oneshot::channel();

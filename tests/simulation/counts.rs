@@ -25,8 +25,6 @@ pub(crate) struct Counts {
     pub(crate) undecided: u64,
     pub(crate) expired: u64,
     pub(crate) views: u64,
-    /// Renewals that were answered "lost" though the lease was there.
-    pub(crate) mislaid: u64,
     /// Everything that happened, in one number.
     pub(crate) trace: u64,
 }
@@ -53,7 +51,6 @@ impl Counts {
         self.undecided += other.undecided;
         self.expired += other.expired;
         self.views += other.views;
-        self.mislaid += other.mislaid;
         self.trace ^= other.trace;
     }
 }

@@ -117,9 +117,14 @@ impl Instance {
         }
     }
 
+    /// Whether it still waits for the answer to this call.
+    pub(crate) fn awaits(&self, call: u64) -> bool {
+        self.life != Life::Gone && self.waits.is_some_and(|(waited, _)| waited == call)
+    }
+
     /// An answer came. Late ones are not waited for any more.
     pub(crate) fn answered(&mut self, now: u64, answer: Answer) {
-        if self.life == Life::Gone || self.waits.map(|(call, _)| call) != Some(answer.id) {
+        if !self.awaits(answer.id) {
             return;
         }
         self.waits = None;

@@ -22,7 +22,7 @@ use trimtab_server::consensus::replica::Replica;
 use trimtab_server::consensus::start::restore;
 use trimtab_server::consensus::status::Role;
 use trimtab_server::convert::encode_view;
-use trimtab_server::leases::{LeaseClock, LeaseSettings, Leases};
+use trimtab_server::leases::{Judge, LeaseClock, LeaseSettings};
 use trimtab_server::storage::file::{Identity, Storage};
 use trimtab_server::views::Views;
 
@@ -69,9 +69,20 @@ pub(crate) struct Done {
     pub(crate) judged: Vec<(Vec<LeaseKey>, Bytes)>,
 }
 
+/// What a linearizable read is for.
+#[derive(Debug)]
+enum Question {
+    Routes(Vec<ServiceName>),
+    /// Whether a lease that was not known when it was renewed is none.
+    Lost {
+        via: u64,
+        key: LeaseKey,
+    },
+}
+
 #[derive(Debug)]
 struct Reading {
-    reply: Option<(u64, Vec<Node>, Vec<ServiceName>)>,
+    reply: Option<(u64, Vec<Node>, Question)>,
     index: Option<u64>,
     ticks: u32,
 }
@@ -81,9 +92,7 @@ pub(crate) struct Host {
     setup: Setup,
     pub(crate) replica: Replica,
     storage: Storage,
-    leases: Leases,
-    clock: LeaseClock,
-    leading_term: Option<u64>,
+    judge: Judge,
     views: Arc<Views>,
     incarnation: u64,
     sequence: u64,
@@ -149,9 +158,7 @@ impl Host {
             last_index: replica.last_index(),
             replica,
             storage,
-            leases: Leases::new(setup.leases),
-            clock,
-            leading_term: None,
+            judge: Judge::new(setup.leases, clock),
             views: Views::new(encode_view),
             incarnation,
             sequence: 0,
@@ -168,7 +175,7 @@ impl Host {
             done: Done::default(),
         };
         host.fix_election_timeout();
-        host.leases.reset(host.clock.now(), host.replica.registry());
+        host.judge.restored(host.replica.registry());
         host.views.replace(host.replica.registry());
         host.note_round(Some(at), Vec::new())?;
         if setup.members.len() == 1 {
@@ -205,11 +212,7 @@ impl Host {
 
     /// Looks for leases that ran out, after real time `elapsed`.
     pub(crate) fn judge(&mut self, elapsed: Duration) -> Result<(), FatalError> {
-        let now = self.clock.advance(elapsed);
-        if self.leading_term.is_none() {
-            return Ok(());
-        }
-        let Some(mut command) = self.leases.judge(now) else {
+        let Some(mut command) = self.judge.judge(elapsed) else {
             return self.work();
         };
         if self.setup.planted == Some(Planted::UnfencedExpiry) {
@@ -295,17 +298,16 @@ impl Host {
         match request {
             Request::Propose(bytes) if here => self.propose(id, path, bytes),
             Request::Renew { via, key } if here => {
-                let lost = self
-                    .leases
-                    .renew(self.clock.now(), via, std::slice::from_ref(&key));
-                let retire = self.is_retiring(&key);
-                let lost = !lost.is_empty();
-                self.done
-                    .out
-                    .answer(id, path, Reply::Renewed { lost, retire });
+                let renewed = self.judge.renew(via, std::slice::from_ref(&key));
+                match renewed.as_deref() {
+                    Some([]) => self.renewed(id, path, &key, false),
+                    // What is missing is lost only if a read says so.
+                    Some(_) => self.look(id, path, Question::Lost { via, key }),
+                    None => {}
+                }
             }
             Request::Broken { via, key } if here => {
-                self.leases.broken(self.clock.now(), via, &[key]);
+                self.judge.broken(via, &[key]);
             }
             Request::Read(services) => self.read(id, path, services),
             Request::Watch { service, known } => {
@@ -323,6 +325,12 @@ impl Host {
             Request::Propose(_) => self.done.out.answer(id, path, Reply::NotDone),
             Request::Renew { .. } | Request::Broken { .. } => {}
         }
+    }
+
+    fn renewed(&mut self, id: u64, path: Vec<Node>, key: &LeaseKey, lost: bool) {
+        let retire = self.is_retiring(key);
+        let reply = Reply::Renewed { lost, retire };
+        self.done.out.answer(id, path, reply);
     }
 
     fn is_retiring(&self, key: &LeaseKey) -> bool {
@@ -357,9 +365,13 @@ impl Host {
             self.done.out.answer(id, path, Reply::Read(reads));
             return;
         }
+        self.look(id, path, Question::Routes(services));
+    }
+
+    fn look(&mut self, id: u64, path: Vec<Node>, question: Question) {
         self.last_read += 1;
         let reading = Reading {
-            reply: Some((id, path, services)),
+            reply: Some((id, path, question)),
             index: None,
             ticks: 0,
         };

@@ -313,13 +313,19 @@ impl World {
             }
             (Node::Instance(number), Packet::Answer(answer)) => {
                 let instance = &mut self.fleet[number];
-                if matches!(answer.reply, Reply::Renewed { lost: true, .. }) {
+                let is_lost = matches!(answer.reply, Reply::Renewed { lost: true, .. });
+                if is_lost && instance.awaits(answer.id) {
                     let held = instance.lease.as_ref().is_some_and(|key| {
                         let service = self.ledger.registry().service(&key.service);
                         let holder = service.and_then(|it| it.instance(&key.instance));
                         holder.is_some_and(|holder| holder.lease == key.lease)
                     });
-                    self.counts.mislaid += u64::from(held);
+                    if held {
+                        return Err(format!(
+                            "instance {number} was told by replica {} that its lease is lost",
+                            instance.replica
+                        ));
+                    }
                 }
                 instance.answered(self.now, answer);
             }

@@ -120,9 +120,10 @@ impl Peer for PeerService {
         let broken = lease_keys(&request.broken)?;
         let keeper = &self.context.keeper;
         let via = request.from_replica;
-        let Some(lost) = keeper.renew(via, &renewed) else {
+        let handle = &self.context.handle;
+        let Some(lost) = keeper.renew(handle, via, &renewed).await else {
             return Err(Status::unavailable(format!(
-                "replica {} does not lead the cluster",
+                "replica {} does not lead the cluster, or cannot show that it does",
                 self.context.id
             )));
         };

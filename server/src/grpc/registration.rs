@@ -194,7 +194,9 @@ impl Session {
                 "a renewal stream holds at most {LEASES_PER_RENEWAL_MAX} leases; open another one"
             )));
         }
-        let renewed = self.context.renewals.renew(self.id, keys).await;
+        let handle = self.context.handle.clone();
+        let renewals = &self.context.renewals;
+        let renewed = renewals.renew(&handle, self.id, keys).await;
         let lost = renewed
             .map_err(|error| Status::unavailable(error.to_string()))?
             .into_iter()

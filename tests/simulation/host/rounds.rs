@@ -16,7 +16,7 @@ use trimtab_server::consensus::message;
 use trimtab_server::leases::LeaseTime;
 use trimtab_server::storage::file::{LogBase, Round};
 
-use super::{AppliedRound, ELECTION_TICKS, Host, OWN_READ, Reading};
+use super::{AppliedRound, ELECTION_TICKS, Host, OWN_READ, Question, Reading};
 use crate::packet::{Node, Packet, Reply, View};
 use crate::planted::Planted;
 
@@ -154,14 +154,11 @@ impl Host {
 
     fn carry_out(&mut self, installed: Option<u64>, effects: Effects) -> Result<(), FatalError> {
         self.send(effects.messages);
-        let now = self.clock.now();
         if effects.restored {
-            self.leases.reset(now, self.replica.registry());
+            self.judge.restored(self.replica.registry());
             self.views.replace(self.replica.registry());
         }
-        for event in &effects.events {
-            self.leases.observe(now, event);
-        }
+        self.judge.applied(&effects.events);
         let registry = self.replica.registry().clone();
         self.publish(&registry, &effects.events);
         let applied = self.replica.applied();
@@ -206,9 +203,15 @@ impl Host {
             .collect();
         for id in ready {
             match self.reads.remove(&id).and_then(|read| read.reply) {
-                Some((id, path, services)) => {
+                Some((id, path, Question::Routes(services))) => {
                     let reads = self.routes(&services);
                     self.done.out.answer(id, path, Reply::Read(reads));
+                }
+                Some((id, path, Question::Lost { via, key })) => {
+                    let missing = self.judge.renew(via, std::slice::from_ref(&key));
+                    if let Some(missing) = missing {
+                        self.renewed(id, path, &key, !missing.is_empty());
+                    }
                 }
                 None => self.caught_up = true,
             }
@@ -225,19 +228,11 @@ impl Host {
                 self.done.out.answer(id, path, reply.clone());
             }
         }
-        let leading_term =
-            (self.leads() && self.replica.leads_up_to_date()).then(|| self.replica.term());
-        if self.leading_term == leading_term {
-            return;
-        }
-        self.leading_term = leading_term;
-        let now = match self.setup.planted {
-            Some(Planted::NoGrace) => LeaseTime::default(),
-            _ => self.clock.now(),
-        };
-        match leading_term {
-            Some(term) => self.leases.lead(now, term),
-            None => self.leases.follow(),
+        let leads = self.leads() && self.replica.leads_up_to_date();
+        let term = leads.then(|| self.replica.term());
+        self.judge.leads_in(term);
+        if let (Some(Planted::NoGrace), Some(term)) = (self.setup.planted, term) {
+            self.judge.leases_mut().lead(LeaseTime::default(), term);
         }
     }
 

@@ -1,0 +1,101 @@
+//! The judge of leases on one replica: the leases, the clock they are judged by, and the term it leads in.
+
+use std::time::Duration;
+
+use trimtab_registry::command::Command;
+use trimtab_registry::event::Event;
+use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::state::Registry;
+
+use super::brake::Brake;
+use super::{LeaseClock, LeaseSettings, Leases};
+
+/// What a replica decides about leases, without a clock, a lock or a task:
+/// whoever drives it says how much time passed. `lease_keeper` does in
+/// production, the simulation does in its own time.
+#[derive(Debug, Default)]
+pub struct Judge {
+    clock: LeaseClock,
+    leases: Leases,
+    /// The term this replica leads in.
+    leading: Option<u64>,
+}
+
+impl Judge {
+    /// Knows no lease and does not lead.
+    pub fn new(settings: LeaseSettings, clock: LeaseClock) -> Self {
+        Self {
+            clock,
+            leases: Leases::new(settings),
+            leading: None,
+        }
+    }
+
+    /// The log was applied. To be called before the outcome is told to anyone:
+    /// whoever is told of a lease may renew it at once.
+    pub fn applied(&mut self, events: &[Event]) {
+        let now = self.clock.now();
+        for event in events {
+            self.leases.observe(now, event);
+        }
+    }
+
+    /// The whole state was replaced.
+    pub fn restored(&mut self, registry: &Registry) {
+        self.leases.reset(self.clock.now(), registry);
+    }
+
+    /// Leadership may have changed hands. `term` is the one this replica leads
+    /// in, and `None` until it has applied an entry of that term: before that
+    /// it may not know of a lease that is held.
+    pub fn leads_in(&mut self, term: Option<u64>) {
+        if self.leading == term {
+            return;
+        }
+        self.leading = term;
+        match term {
+            Some(term) => self.leases.lead(self.clock.now(), term),
+            None => self.leases.follow(),
+        }
+    }
+
+    /// Renews leases as the leader; answers those it does not know, or `None`
+    /// when this replica does not lead. `via` is the replica that the
+    /// instances renew through.
+    ///
+    /// A leader that was deposed and has not heard of it does not know what
+    /// was granted since. So what is missing is lost only if it is still
+    /// missing when asked again after a linearizable read.
+    pub fn renew(&mut self, via: u64, leases: &[LeaseKey]) -> Option<Vec<LeaseKey>> {
+        self.leading?;
+        Some(self.leases.renew(self.clock.now(), via, leases))
+    }
+
+    /// Takes note, as the leader, of streams that broke; `false` when this
+    /// replica does not lead.
+    pub fn broken(&mut self, via: u64, leases: &[LeaseKey]) -> bool {
+        if self.leading.is_some() {
+            self.leases.broken(self.clock.now(), via, leases);
+        }
+        self.leading.is_some()
+    }
+
+    /// So much real time went by since the last call: what is to be proposed
+    /// now, if anything is.
+    pub fn judge(&mut self, elapsed: Duration) -> Option<Command> {
+        let now = self.clock.advance(elapsed);
+        self.leading?;
+        self.leases.judge(now)
+    }
+
+    /// Where removals are held back.
+    pub fn brakes(&self) -> Vec<Brake> {
+        self.leases.brakes()
+    }
+
+    /// For simulations, which plant bugs here.
+    #[doc(hidden)]
+    pub fn leases_mut(&mut self) -> &mut Leases {
+        &mut self.leases
+    }
+}
