@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "trimtab/v1/routing_service.proto",
     "trimtab/v1/cluster_service.proto",
     "trimtab/internal/v1/peer_service.proto",
+    "trimtab/internal/v1/snapshot_file.proto",
     "trimtab/demo/v1/catalog_service.proto",
 ];
 

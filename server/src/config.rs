@@ -282,7 +282,12 @@ fn insert_peer(
     Ok(())
 }
 
-fn check_address(setting: &'static str, address: &str) -> Result<(), ConfigError> {
+/// Checks the form of an address that others are to connect to; `setting`
+/// names it in the error.
+///
+/// # Errors
+/// When it is not HOST:PORT.
+pub fn check_address(setting: &'static str, address: &str) -> Result<(), ConfigError> {
     let valid = address
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));

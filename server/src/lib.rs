@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md at the project's root says what each is for and which one
 //! may use which.
 
+pub mod backup;
 pub mod config;
 pub mod consensus;
 pub mod convert;

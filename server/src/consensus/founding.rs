@@ -32,10 +32,22 @@ pub struct Restored {
 ///
 /// When the empty registry cannot be encoded.
 pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError> {
-    let at = Position { index: 1, term: 1 };
     let mut registry = Registry::new();
-    registry.skip(at);
-    let data = encode_state(members, &registry).map_err(|error| FatalError::Snapshot {
+    registry.skip(Position { index: 1, term: 1 });
+    founded_with(members, &registry)
+}
+
+/// The same with a registry that is not empty, at the position it has.
+///
+/// # Errors
+///
+/// When the registry cannot be encoded.
+pub fn founded_with(
+    members: &BTreeMap<u64, String>,
+    registry: &Registry,
+) -> Result<Restored, FatalError> {
+    let at = registry.applied();
+    let data = encode_state(members, registry).map_err(|error| FatalError::Snapshot {
         index: at.index,
         reason: error.to_string(),
     })?;

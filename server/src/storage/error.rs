@@ -30,6 +30,18 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no file to look at.
+    #[error("there is no {path}: name the data directory of a replica", path = .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A snapshot was to be restored there, and that was broken off.
+    #[error("{path} was left by a restore that was broken off, and no replica starts on it; remove it, and run `trimtab snapshot restore` again", path = .path.display())]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file was written by another version of the format.
     #[error("{path} has format {found}, this version reads and writes format {expected}; run the version that wrote it", path = .path.display())]
     Format {

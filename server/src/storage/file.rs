@@ -13,6 +13,7 @@ use redb::{
 use trimtab_proto::internal::v1::{Entry, HardState, Snapshot, SnapshotMetadata};
 
 use super::error::StorageError;
+use super::offline::refuse_unfinished;
 use super::record::{seal, unseal};
 
 /// The file's name in the data directory.
@@ -36,7 +37,7 @@ pub(super) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::ne
 /// Keys of the `meta` table. The format number is read before anything else
 /// is believed, so it stands alone.
 const KEY_FORMAT: u64 = 0;
-const KEY_IDENTITY: u64 = 1;
+pub(super) const KEY_IDENTITY: u64 = 1;
 pub(super) const KEY_HARD_STATE: u64 = 2;
 pub(super) const KEY_LOG_BASE: u64 = 3;
 pub(super) const KEY_SNAPSHOT: u64 = 4;
@@ -116,6 +117,7 @@ impl Storage {
     ///
     /// When it cannot be opened, is damaged, in use, or belongs to someone else.
     pub fn open(directory: &Path, identity: Identity) -> Result<Self, StorageError> {
+        refuse_unfinished(directory)?;
         let path = directory.join(FILE_NAME);
         contain(&path, || Self::open_file(directory, &path, identity))
     }
@@ -158,7 +160,7 @@ impl Storage {
         })
     }
 
-    fn with_database(
+    pub(super) fn with_database(
         mut database: Database,
         path: PathBuf,
         identity: Identity,
@@ -432,7 +434,7 @@ pub(super) struct SnapshotHeadRecord {
     pub(super) data_checksum: u64,
 }
 
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
@@ -453,7 +455,7 @@ pub(super) fn contain<T>(
     })
 }
 
-fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
+pub(super) fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StorageError::InUse {
             path: path.to_owned(),
@@ -477,7 +479,7 @@ fn encode_identity(identity: Identity) -> [u8; 16] {
     bytes
 }
 
-fn decode_identity(payload: &[u8]) -> Option<Identity> {
+pub(super) fn decode_identity(payload: &[u8]) -> Option<Identity> {
     let (replica_id, cluster_id) = payload.split_first_chunk::<8>()?;
     Some(Identity {
         replica_id: u64::from_le_bytes(*replica_id),

@@ -8,6 +8,7 @@
 pub mod error;
 pub mod file;
 mod load;
+pub mod offline;
 mod record;
 
 #[cfg(test)]

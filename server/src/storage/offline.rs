@@ -1,0 +1,141 @@
+//! A data directory while no replica runs on it: read as it is, or made whole from a snapshot.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase as _};
+use trimtab_proto::internal::v1::{HardState, Snapshot};
+
+use super::error::StorageError;
+use super::file::{
+    FILE_NAME, Identity, KEY_IDENTITY, META, Storage, builder, contain, decode_identity, open_error,
+};
+use super::record::unseal;
+
+/// The name of a file that is being made. Where it is found, the making was
+/// broken off.
+pub const UNFINISHED_NAME: &str = "replica.redb.unfinished";
+
+impl Storage {
+    /// Opens the file in `directory`, whoever it belongs to. Makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be opened, is damaged or in use.
+    pub fn open_existing(directory: &Path) -> Result<Self, StorageError> {
+        refuse_unfinished(directory)?;
+        let path = directory.join(FILE_NAME);
+        if !path.try_exists().map_err(failed(&path))? {
+            return Err(StorageError::Missing { path });
+        }
+        open(path)
+    }
+
+    /// Makes the data directory of a replica that begins with `snapshot`. The
+    /// file gets its name when all of it is on the disk; until then no replica
+    /// starts there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written. What was written is removed, if that is
+    /// possible.
+    pub fn make(
+        directory: &Path,
+        identity: Identity,
+        snapshot: &Snapshot,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError> {
+        let unfinished = directory.join(UNFINISHED_NAME);
+        let path = directory.join(FILE_NAME);
+        fs::create_dir_all(directory).map_err(failed(&path))?;
+        let made = contain(&unfinished, || {
+            write(&unfinished, identity, snapshot, hard_state)?;
+            // What the disk took it must also give back.
+            let mut written = open(unfinished.clone())?;
+            written.load()?;
+            drop(written);
+            fs::rename(&unfinished, &path).map_err(failed(&path))?;
+            sync(directory).map_err(failed(&path))
+        });
+        if made.is_err() {
+            // Else it says itself that it is not finished.
+            let _ = fs::remove_file(&unfinished);
+        }
+        made
+    }
+}
+
+/// # Errors
+///
+/// When a directory was to be made from a snapshot, and that was broken off.
+pub(super) fn refuse_unfinished(directory: &Path) -> Result<(), StorageError> {
+    let path = directory.join(UNFINISHED_NAME);
+    match path.try_exists().map_err(failed(&path))? {
+        true => Err(StorageError::Unfinished { path }),
+        false => Ok(()),
+    }
+}
+
+fn write(
+    path: &Path,
+    identity: Identity,
+    snapshot: &Snapshot,
+    hard_state: &HardState,
+) -> Result<(), StorageError> {
+    // Refused where another process makes one: an empty file becomes a database.
+    File::create_new(path).map_err(failed(path))?;
+    let database = builder()
+        .create(path)
+        .map_err(|error| open_error(path, &error))?;
+    let mut storage = Storage::with_database(database, path.to_owned(), identity)?;
+    storage.found(snapshot, hard_state)
+}
+
+fn open(path: PathBuf) -> Result<Storage, StorageError> {
+    contain(&path, || {
+        let database = builder()
+            .open(&path)
+            .map_err(|error| open_error(&path, &error))?;
+        let identity = identity(&database, &path)?;
+        Storage::with_database(database, path.clone(), identity)
+    })
+}
+
+fn identity(database: &Database, path: &Path) -> Result<Identity, StorageError> {
+    let read = |error: &dyn std::fmt::Display| StorageError::Read {
+        path: path.to_owned(),
+        what: "the identity",
+        reason: error.to_string(),
+    };
+    let damaged = |reason: &str| StorageError::Damaged {
+        path: path.to_owned(),
+        what: "the identity".to_owned(),
+        reason: reason.to_owned(),
+    };
+    let transaction = database.begin_read().map_err(|e| read(&e))?;
+    let meta = transaction.open_table(META).map_err(|e| read(&e))?;
+    let record = meta
+        .get(KEY_IDENTITY)
+        .map_err(|e| read(&e))?
+        .ok_or_else(|| damaged("it is missing"))?;
+    let payload = unseal(KEY_IDENTITY, record.value()).map_err(|reason| damaged(&reason))?;
+    decode_identity(payload).ok_or_else(|| damaged("it has another length"))
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()?;
+    // The directory may be new itself.
+    match directory.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |error| StorageError::Open {
+        path: path.clone(),
+        reason: error.to_string(),
+    }
+}
