@@ -16,6 +16,7 @@ use crate::operator::convert;
 use crate::operator::receipts::Receipts;
 use crate::operator::route::CurrentRoute;
 use crate::operator::service_status::{ServiceList, ServiceStatus, ServiceView};
+use crate::operator::snapshot::{self, SnapshotDownload};
 use crate::operator::stubs::{cluster, discovery, routing};
 use crate::operator::watch::ServiceWatch;
 
@@ -295,6 +296,23 @@ impl Operator {
             )
             .await?;
         Ok(convert::cluster_status(answer))
+    }
+
+    /// The whole state as the bytes of a snapshot file, from the first replica
+    /// that can vouch for it; with `allow_stale`, from the first that answers:
+    /// the file says whether a quorum confirmed it.
+    pub async fn save_snapshot(&self, allow_stale: bool) -> Result<SnapshotDownload, Error> {
+        let request = wire::SaveSnapshotRequest { allow_stale };
+        let parts = self
+            .cluster
+            .call(
+                snapshot::REQUEST,
+                Repeat::Read,
+                self.deadline,
+                |channel| async move { cluster(channel).save_snapshot(request).await },
+            )
+            .await?;
+        Ok(SnapshotDownload::new(parts))
     }
 }
 

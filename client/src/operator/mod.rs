@@ -20,6 +20,7 @@ pub mod change;
 pub mod cluster_status;
 pub mod receipts;
 pub mod service_status;
+pub mod snapshot;
 pub mod watch;
 
 pub use calls::Operator;

@@ -1,11 +1,17 @@
 //! `trimtab.v1.Cluster`: the registry's own state, for its operators.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use trimtab_proto::v1::cluster_server::Cluster;
-use trimtab_proto::v1::{ReplicaRole, ReplicaStatus, StatusRequest, StatusResponse};
+use trimtab_proto::v1::{
+    ReplicaRole, ReplicaStatus, SaveSnapshotRequest, StatusRequest, StatusResponse,
+};
 
 use super::context::Context;
+use super::snapshot::{self, SAVES_MAX, SnapshotStream};
 use crate::consensus::status::{ConsensusStatus, Role};
 use crate::convert;
 
@@ -17,12 +23,16 @@ const LAG_ALARM_ENTRIES: u64 = 1_000;
 #[derive(Debug)]
 pub struct ClusterService {
     context: Context,
+    saves: Arc<Semaphore>,
 }
 
 impl ClusterService {
     /// Works on the rooms of one replica.
     pub fn new(context: Context) -> ClusterService {
-        ClusterService { context }
+        ClusterService {
+            context,
+            saves: Arc::new(Semaphore::new(SAVES_MAX)),
+        }
     }
 }
 
@@ -98,6 +108,16 @@ impl Cluster for ClusterService {
             replicas,
             answered_by: context.id,
         }))
+    }
+
+    type SaveSnapshotStream = SnapshotStream;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<SnapshotStream>, Status> {
+        let saved = snapshot::save(&self.context, &self.saves, request.into_inner()).await?;
+        Ok(Response::new(saved))
     }
 }
 

@@ -8,5 +8,6 @@ pub mod peer;
 mod receipts;
 pub mod registration;
 pub mod routing;
+mod snapshot;
 pub mod status;
 pub mod watching;
