@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::arguments::GlobalArgs;
 use crate::commands::{
     canary, cluster, completions, history, instance, register, resolve, rollback, serve, services,
-    shift, status, switch, teardown, watch,
+    shift, snapshot, status, switch, teardown, watch,
 };
 use crate::demo::role::{self, RoleCommand};
 use crate::failure::{EXIT_CODES_HELP, Failure};
@@ -86,6 +86,9 @@ enum Command {
     /// Look at the registry itself
     #[command(after_help = cluster::EXAMPLES)]
     Cluster(cluster::ClusterArgs),
+    /// Save the registry's state, look at it, and begin anew from it
+    #[command(after_help = snapshot::EXAMPLES)]
+    Snapshot(snapshot::SnapshotArgs),
     /// Watch a release being shipped, and one being rolled back, on this machine
     #[command(after_help = demo::command::EXAMPLES)]
     Demo(demo::command::DemoArgs),
@@ -145,6 +148,7 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::History(args) => history::run(args, &session).await,
         Command::Instance(args) => instance::run(args, &session).await,
         Command::Cluster(args) => cluster::run(args, &session).await,
+        Command::Snapshot(args) => snapshot::run(args, &session).await,
         Command::Demo(args) => demo::command::run(args, output).await,
         Command::Completions(args) => completions::run(args, output),
     }

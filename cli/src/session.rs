@@ -41,6 +41,11 @@ impl Session {
         }
     }
 
+    /// The time to try, if one was given.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// How much is left of the time to wait for a change to be everywhere.
     pub(crate) fn wait_left(&self) -> Duration {
         self.wait_total().saturating_sub(self.started.elapsed())

@@ -11,6 +11,7 @@ pub(crate) mod rollback;
 pub(crate) mod serve;
 pub(crate) mod services;
 pub(crate) mod shift;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod switch;
 pub(crate) mod teardown;

@@ -21,10 +21,23 @@ const NUMBERS: &[&str] = &[
     "elapsed_ms",
     "watchers",
     "confirmed",
+    "index",
+    "bytes",
+    "unconfirmed_entries",
 ];
 
 /// Texts that are another in each run.
-const TEXTS: &[&str] = &["at", "actor", "request_id", "address", "version"];
+const TEXTS: &[&str] = &[
+    "at",
+    "actor",
+    "request_id",
+    "address",
+    "version",
+    "path",
+    "data_dir",
+    "cluster_id",
+    "saved_at",
+];
 
 /// Compares with the golden file, or writes it when asked to.
 pub(crate) fn check(name: &str, actual: &str) {

@@ -19,6 +19,7 @@ const VERBS: &[&str] = &[
     "history",
     "instance",
     "cluster",
+    "snapshot",
     "demo",
     "completions",
 ];
@@ -31,6 +32,13 @@ fn the_help_of_every_verb_is_as_agreed() {
         assert_eq!(help.code, Some(0));
         assert!(text.contains(verb), "{verb} is not in the overview");
         text.push_str(&format!("\n=== trimtab {verb} --help\n\n{}", help.stdout));
+    }
+    for verb in ["save", "inspect", "restore"] {
+        let help = run(&["snapshot", verb, "--help"]);
+        text.push_str(&format!(
+            "\n=== trimtab snapshot {verb} --help\n\n{}",
+            help.stdout
+        ));
     }
     golden::check("help.txt", &text);
 }

@@ -18,3 +18,4 @@ mod help;
 mod process;
 mod questions;
 mod serve;
+mod snapshot;

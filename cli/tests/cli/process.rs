@@ -169,6 +169,18 @@ impl Registry {
         self.start_replica();
     }
 
+    /// Where the replica keeps its log.
+    pub(crate) fn data_dir(&self) -> String {
+        let data = self.directory.path().join("data");
+        data.to_str().unwrap().to_owned()
+    }
+
+    /// A path beside it, for a file of a test's own.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        let path = self.directory.path().join(name);
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Stops it in order, and gives its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.replica.take().and_then(Held::terminate)
