@@ -10,4 +10,5 @@ mod balancing;
 mod forwarding;
 mod guards;
 mod liveness;
+mod recovery;
 mod watching;

@@ -93,6 +93,15 @@ impl Cluster {
         node.shutdown().await;
     }
 
+    /// A stopped replica's disk is lost.
+    ///
+    /// # Panics
+    /// When it runs, or its directory cannot be removed.
+    pub fn destroy(&self, id: u64) {
+        assert!(!self.running.contains_key(&id), "it runs");
+        std::fs::remove_dir_all(self.data_dir(id)).expect("removed");
+    }
+
     /// Starts a stopped replica from its directory, at its old address.
     ///
     /// # Panics
