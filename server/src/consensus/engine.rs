@@ -4,10 +4,12 @@
 //! of one round together: one proposal to Raft, one write, one sync, however
 //! many callers wait. A leader's messages leave before its own sync;
 //! everything else waits for it. Answers go through the inputs' own channels,
-//! messages to the [`Carrier`], what was applied to the [`Observer`].
+//! messages to the [`Carrier`], what was applied to the [`Observer`]. When
+//! the disk fails it takes no part until the disk works again (`halt`).
 
 use bytes::Bytes;
-use raft::eraftpb::Message;
+use raft::eraftpb::{HardState, Message};
+use trimtab_registry::state::Registry;
 
 use super::batch::{NotProposed, StepError};
 use super::config::ReplicaConfig;
@@ -21,7 +23,10 @@ use super::replica::Replica;
 use super::status::{ConsensusStatus, Role};
 use crate::peers::Report;
 
+mod halt;
 mod rounds;
+
+use halt::Halt;
 
 /// Inputs taken in one round: what one sync is shared by, at most.
 const ROUND_INPUTS_MAX: usize = 1_024;
@@ -45,7 +50,15 @@ pub struct Parts<S, O, C> {
 
 /// A running replica, moved by whoever calls it.
 pub struct Engine<S, O, C> {
+    config: ReplicaConfig,
+    /// While the disk fails it stands still as it was.
     replica: Replica,
+    halted: Option<Halt>,
+    /// What was shown before the disk failed, as long as the replica has not
+    /// applied as much again.
+    shown: Option<Registry>,
+    /// The hard state that is durable.
+    promised: HardState,
     parts: Parts<S, O, C>,
     pending: Pending,
     caught_up: bool,
@@ -77,20 +90,30 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         restored: Restored,
         mut parts: Parts<S, O, C>,
     ) -> Result<Self, FatalError> {
-        let mut replica = Replica::new(config, restored)?;
+        let promised = restored.hard_state.clone();
+        let replica = Replica::new(config, restored)?;
         parts.observer.restored(replica.registry());
-        if replica.members().len() == 1 {
-            replica.campaign();
-        }
-        Ok(Self {
+        let mut engine = Self {
+            config: config.clone(),
             replica,
+            halted: None,
+            shown: None,
+            promised,
             parts,
             pending: Pending::new(config.incarnation),
             caught_up: false,
             could_read: false,
             leader_id: 0,
             stopping: None,
-        })
+        };
+        engine.campaign_alone();
+        Ok(engine)
+    }
+
+    fn campaign_alone(&mut self) {
+        if self.replica.members().len() == 1 {
+            self.replica.campaign();
+        }
     }
 
     /// Takes what is there, up to a bound, lets `ticks` pass, and does all
@@ -108,7 +131,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     ) -> Result<(), FatalError> {
         self.take_all(inputs)?;
         for _ in 0..ticks {
-            self.tick();
+            self.tick()?;
         }
         self.work()
     }
@@ -116,26 +139,36 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     /// What is known of this replica's part. Messages dropped before they
     /// came here are not counted.
     pub fn status(&self) -> ConsensusStatus {
-        ConsensusStatus {
-            id: self.replica.id(),
-            role: self.replica.role(),
-            term: self.replica.term(),
-            leader_id: self.replica.leader_id(),
-            leads_up_to_date: self.replica.leads_up_to_date(),
-            commit: self.replica.commit(),
-            applied: self.replica.applied(),
-            snapshot_index: self.replica.snapshot_index(),
+        let replica = &self.replica;
+        let applied = self.registry().applied().index;
+        let mut status = ConsensusStatus {
+            id: replica.id(),
+            role: replica.role(),
+            term: replica.term(),
+            leader_id: replica.leader_id(),
+            leads_up_to_date: replica.leads_up_to_date(),
+            commit: replica.commit().max(applied),
+            applied,
+            snapshot_index: replica.snapshot_index(),
             caught_up: self.caught_up,
-            members: self.replica.members().clone(),
+            members: replica.members().clone(),
             dropped_messages: 0,
+            halted: None,
             fatal: None,
+        };
+        if let Some(halt) = &self.halted {
+            status.role = Role::Follower;
+            status.leader_id = halt.leader_id;
+            status.leads_up_to_date = false;
+            status.halted = Some(halt.reason.clone());
         }
+        status
     }
 
     /// Whether it was stopped and has nothing left to do.
     pub fn is_done(&self) -> bool {
-        self.stopping
-            .is_some_and(|ticks| ticks == 0 || self.replica.role() != Role::Leader)
+        let leads = self.halted.is_none() && self.replica.role() == Role::Leader;
+        self.stopping.is_some_and(|ticks| ticks == 0 || !leads)
     }
 
     /// It has ended, with this as its last word: tells the observer.
@@ -159,6 +192,11 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         self.replica.set_election_timeout(ticks);
     }
 
+    /// What is shown to those who look.
+    fn registry(&self) -> &Registry {
+        self.shown.as_ref().unwrap_or(self.replica.registry())
+    }
+
     fn take_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), FatalError> {
         let mut gathered = Gathered::default();
         for input in inputs.into_iter().take(ROUND_INPUTS_MAX) {
@@ -176,6 +214,10 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     fn take(&mut self, input: Input, gathered: &mut Gathered) -> Result<(), FatalError> {
+        if self.halted.is_some() {
+            self.take_while_halted(input);
+            return Ok(());
+        }
         match input {
             Input::Step(messages) => {
                 for message in messages {
@@ -191,7 +233,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 self.pending.await_applied(index, reply);
                 self.pending.complete(self.replica.applied());
             }
-            Input::Query(query) => query(self.replica.registry()),
+            Input::Query(query) => query(self.registry()),
             Input::Report(Report::Unreachable(peer)) => self.replica.report_unreachable(peer),
             Input::Report(Report::SnapshotEnded { peer, arrived }) => {
                 self.replica.report_snapshot(peer, arrived);
@@ -264,7 +306,10 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> Result<(), FatalError> {
+        if self.halted.is_some() {
+            return self.tick_while_halted();
+        }
         self.replica.tick();
         for read in self.pending.tick_reads() {
             self.ask(read);
@@ -272,6 +317,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         if let Some(ticks) = &mut self.stopping {
             *ticks = ticks.saturating_sub(1);
         }
+        Ok(())
     }
 }
 

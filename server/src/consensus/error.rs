@@ -117,7 +117,17 @@ pub enum FatalError {
         /// What the leader believes we have.
         acknowledged: u64,
     },
-    /// The disk failed.
+    /// The disk failed, works again, and does not hold what it did.
+    #[error(
+        "the data directory does not hold what this replica had written before its disk failed (term {term}, entries up to {applied} at least): it was emptied or replaced, so this replica must not go on under this id: give it the right directory, or remove it from the members"
+    )]
+    Forgotten {
+        /// The term it had written.
+        term: u64,
+        /// The last entry it had applied.
+        applied: u64,
+    },
+    /// What is on the disk is damaged, or is not this replica's.
     #[error("{0}")]
     Storage(String),
     /// The consensus library refused its configuration or state.

@@ -342,7 +342,8 @@ impl Handle {
     async fn await_leader(&self, deadline: Instant) -> Result<u64, ProposeError> {
         let mut status = self.inner.status.clone();
         let known = async {
-            let decided = |status: &ConsensusStatus| status.has_leader() || status.fatal.is_some();
+            let decided =
+                |status: &ConsensusStatus| status.leader().is_some() || status.fatal.is_some();
             // The guard must not outlive this block: it cannot cross an await.
             let found = status.wait_for(decided).await;
             found.ok().and_then(|status| status.leader())

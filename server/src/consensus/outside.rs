@@ -9,6 +9,15 @@ use crate::storage::file::{LogBase, Round, Saved, Storage};
 /// Where a replica keeps what it must not forget. What a call returned
 /// without an error for is durable.
 pub trait Store {
+    /// Closes what is open and opens it anew, after a failure that may pass
+    /// ([`StorageError::may_pass`]). Nothing that is not durable may be read
+    /// afterwards. Until it succeeds no other call does.
+    ///
+    /// # Errors
+    ///
+    /// When it still cannot be read or written, or is not what it was.
+    fn reopen(&mut self) -> Result<(), StorageError>;
+
     /// Everything it holds, checked; `None` when nothing was founded yet.
     ///
     /// # Errors
@@ -38,6 +47,10 @@ pub trait Store {
 }
 
 impl Store for Storage {
+    fn reopen(&mut self) -> Result<(), StorageError> {
+        Storage::reopen(self)
+    }
+
     fn load(&mut self) -> Result<Option<Saved>, StorageError> {
         Storage::load(self)
     }

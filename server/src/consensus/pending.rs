@@ -1,6 +1,7 @@
 //! Who waits for which proposal, read or applied index. Every table is bounded.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
 use tokio::sync::oneshot;
 
@@ -96,6 +97,21 @@ impl Pending {
                 reason: reason.to_owned(),
             }));
         }
+    }
+
+    /// Nothing that is waited for can come: tells all who wait.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        self.lose_proposals(reason);
+        for (_, read) in mem::take(&mut self.reads) {
+            for reply in read.waiters {
+                let _ = reply.send(Err(ProposeError::Unavailable {
+                    reason: reason.to_owned(),
+                }));
+            }
+        }
+        // Dropping them tells the callers to go on without.
+        self.applied.clear();
+        self.waiters = 0;
     }
 
     /// Callers that wait for one common read; its id. `None` when there are

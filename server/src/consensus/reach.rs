@@ -48,7 +48,10 @@ async fn ask(status: &ConsensusStatus, peers: &Peers) -> String {
         Some(id) => format!("replica {id} is the last known leader"),
         None => format!("no leader is known in term {}", status.term),
     }];
-    words.push(format!("replica {} is this one", status.id));
+    words.push(match &status.halted {
+        Some(reason) => format!("replica {} is this one: {reason}", status.id),
+        None => format!("replica {} is this one", status.id),
+    });
     words.extend(join_all(probes).await);
     words.join("; ")
 }

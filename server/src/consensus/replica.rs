@@ -224,19 +224,34 @@ impl Replica {
         if self.role() != Role::Leader {
             return false;
         }
-        let id = self.id();
-        let successor = self
-            .node
-            .raft
-            .prs()
-            .iter()
-            .filter(|(peer, _)| **peer != id)
-            .max_by_key(|(_, progress)| (progress.recent_active, progress.matched))
-            .map(|(peer, _)| *peer);
+        let successor = self.successor();
         if let Some(successor) = successor {
             self.node.transfer_leader(successor);
         }
         successor.is_some()
+    }
+
+    /// The message by which a leader that cannot go on has its successor ask
+    /// for votes at once; `None` when it does not lead, or leads no one.
+    pub fn resignation(&self) -> Option<Message> {
+        if self.role() != Role::Leader {
+            return None;
+        }
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgTimeoutNow);
+        message.from = self.id();
+        message.to = self.successor()?;
+        message.term = self.term();
+        Some(message)
+    }
+
+    fn successor(&self) -> Option<u64> {
+        let id = self.id();
+        let followers = self.node.raft.prs().iter();
+        followers
+            .filter(|(peer, _)| **peer != id)
+            .max_by_key(|(_, progress)| (progress.recent_active, progress.matched))
+            .map(|(peer, _)| *peer)
     }
 
     /// The next round's work, if there is any and the last one was saved.
@@ -361,6 +376,11 @@ impl Replica {
     /// What the log has made so far.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What is left of it when it ends.
+    pub fn into_registry(self) -> Registry {
+        self.registry
     }
 
     /// This replica.

@@ -42,6 +42,10 @@ pub struct ConsensusStatus {
     pub members: BTreeMap<u64, String>,
     /// Messages from peers that were dropped because the queue was full.
     pub dropped_messages: u64,
+    /// Why it takes no part in consensus until its disk works again, when it
+    /// does not: what failed, what is served meanwhile. `leader_id` is then who
+    /// was heard as a leader.
+    pub halted: Option<String>,
     /// Why the replica stopped for good, when it has.
     pub fatal: Option<String>,
 }
@@ -52,13 +56,15 @@ impl ConsensusStatus {
         self.role == Role::Leader && self.fatal.is_none()
     }
 
-    /// Whether a leader with a quorum was seen within an election timeout.
+    /// Whether this replica follows a leader, or is one, with a quorum that
+    /// was seen within an election timeout: what it has applied is then new.
     pub fn has_leader(&self) -> bool {
-        self.leader_id != 0 && self.fatal.is_none()
+        self.leader().is_some() && self.halted.is_none()
     }
 
-    /// The leader, when one is known.
+    /// The leader, when one is known: whom to ask.
     pub fn leader(&self) -> Option<u64> {
-        self.has_leader().then_some(self.leader_id)
+        let is_known = self.leader_id != 0 && self.fatal.is_none();
+        is_known.then_some(self.leader_id)
     }
 }

@@ -63,6 +63,8 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
         uptime: Some(convert::duration(context.started.elapsed())),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         error: status.fatal.unwrap_or_default(),
+        halted: status.halted.unwrap_or_default(),
+        ..ReplicaStatus::default()
     }
 }
 
@@ -128,7 +130,7 @@ fn alarms(
     brakes: Vec<String>,
 ) -> Vec<String> {
     let mut alarms = Vec::new();
-    if !consensus.has_leader() {
+    if consensus.leader().is_none() {
         alarms.push(format!(
             "replica {} hears of no leader: nothing can be changed until most of the {} replicas reach each other",
             consensus.id,
@@ -144,6 +146,8 @@ fn alarms(
             alarms.push(replica.error.clone());
         } else if !replica.error.is_empty() {
             alarms.push(format!("replica {id} has stopped: {}", replica.error));
+        } else if !replica.halted.is_empty() {
+            alarms.push(format!("replica {id} is halted: {}", replica.halted));
         } else if !replica.caught_up {
             alarms.push(format!("replica {id} has not caught up since it started"));
         } else if newest.saturating_sub(replica.applied_index) > LAG_ALARM_ENTRIES {

@@ -83,7 +83,7 @@ pub enum StorageError {
         reason: String,
     },
     /// A write or its sync failed.
-    #[error("cannot write {what} to {path}: {reason}; the replica stops acknowledging: check the disk for space and errors, then start it again", path = .path.display())]
+    #[error("cannot write {what} to {path}: {reason}; check the disk for space and errors", path = .path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -102,4 +102,15 @@ pub enum StorageError {
         /// The rule it breaks.
         reason: String,
     },
+}
+
+impl StorageError {
+    /// Whether the disk is to blame and not what it holds: when it has room
+    /// again, or answers again, the file may be opened anew.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Open { .. } | Self::InUse { .. } | Self::Read { .. } | Self::Write { .. }
+        )
+    }
 }

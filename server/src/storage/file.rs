@@ -1,19 +1,15 @@
 //! The file itself: opened under one identity, written in transactions.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use redb::{
-    Builder, Database, DatabaseError, ReadableTable as _, StorageBackend, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
 use trimtab_proto::internal::v1::{Entry, HardState, Snapshot, SnapshotMetadata};
 
+use super::disk::Failure;
 use super::error::StorageError;
-use super::offline::refuse_unfinished;
+use super::open::Opener;
 use super::record::{seal, unseal};
 
 /// The file's name in the data directory.
@@ -21,10 +17,6 @@ pub const FILE_NAME: &str = "replica.redb";
 
 /// The number of the layout below. Another number is refused.
 const FORMAT: u32 = 1;
-
-/// What the database may keep of its pages in memory. Small, because the log
-/// is read once, at start; afterwards the file is only written.
-const CACHE_BYTES: usize = 16 << 20;
 
 /// A snapshot is stored in pieces of this size, because one huge value would
 /// be copied whole by the database.
@@ -101,85 +93,17 @@ pub struct Round<'a> {
 /// Writes return when the data is on disk. One process may have it open.
 #[derive(Debug)]
 pub struct Storage {
-    pub(super) database: Database,
+    /// None between two openings.
+    pub(super) database: Option<Database>,
+    pub(super) failure: Failure,
+    pub(super) opener: Opener,
     pub(super) path: PathBuf,
-    identity: Identity,
+    pub(super) identity: Identity,
     /// The last index in the log, so that plain appends need not look.
     pub(super) last_index: u64,
 }
 
 impl Storage {
-    /// Opens the file in `directory`, making both if need be. A file that is
-    /// there keeps the cluster it was founded in, which
-    /// [`Storage::identity`] tells.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened, is damaged, in use, or belongs to someone else.
-    pub fn open(directory: &Path, identity: Identity) -> Result<Self, StorageError> {
-        refuse_unfinished(directory)?;
-        let path = directory.join(FILE_NAME);
-        contain(&path, || Self::open_file(directory, &path, identity))
-    }
-
-    fn open_file(directory: &Path, path: &Path, identity: Identity) -> Result<Self, StorageError> {
-        let failed = |error: std::io::Error| StorageError::Open {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
-        fs::create_dir_all(directory).map_err(failed)?;
-        let is_new = !path.try_exists().map_err(failed)?;
-        let database = builder()
-            .create(path)
-            .map_err(|error| open_error(path, &error))?;
-        if is_new {
-            // The file's name must survive a power loss too.
-            File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .map_err(failed)?;
-        }
-        Self::with_database(database, path.to_owned(), identity)
-    }
-
-    /// Opens storage on a disk of the caller's making; `name` stands for the
-    /// file in messages. For tests and simulation.
-    ///
-    /// # Errors
-    ///
-    /// As [`Storage::open`].
-    pub fn open_with_backend(
-        name: &Path,
-        backend: impl StorageBackend,
-        identity: Identity,
-    ) -> Result<Self, StorageError> {
-        contain(name, || {
-            let database = builder()
-                .create_with_backend(backend)
-                .map_err(|error| open_error(name, &error))?;
-            Self::with_database(database, name.to_owned(), identity)
-        })
-    }
-
-    pub(super) fn with_database(
-        mut database: Database,
-        path: PathBuf,
-        identity: Identity,
-    ) -> Result<Self, StorageError> {
-        // After a clean end the database takes its pages on trust; a disk may
-        // have changed them since.
-        database
-            .check_integrity()
-            .map_err(|error| open_error(&path, &error))?;
-        let mut storage = Self {
-            database,
-            path,
-            identity,
-            last_index: 0,
-        };
-        storage.check_or_write_identity()?;
-        Ok(storage)
-    }
-
     /// Whose data it is.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -289,12 +213,12 @@ impl Storage {
     /// crash: it would go back to the one before, and what was acknowledged
     /// since would be gone without a word.
     fn begin(&self) -> Result<WriteTransaction, redb::TransactionError> {
-        let mut transaction = self.database.begin_write()?;
+        let mut transaction = self.database()?.begin_write()?;
         transaction.set_two_phase_commit(true);
         Ok(transaction)
     }
 
-    fn check_or_write_identity(&mut self) -> Result<(), StorageError> {
+    pub(super) fn check_or_write_identity(&mut self) -> Result<(), StorageError> {
         let write = |error: &dyn fmt::Display| self.write_error("the identity", error);
         let transaction = self.begin().map_err(|e| write(&e))?;
         {
@@ -414,11 +338,24 @@ impl Storage {
         }
     }
 
+    /// The disk failed, or, if it did not, the database cannot make sense of
+    /// what it holds.
     fn write_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
-        StorageError::Write {
-            path: self.path.clone(),
-            what,
-            reason: error.to_string(),
+        match self.failure(error) {
+            Some(reason) => StorageError::Write {
+                path: self.path.clone(),
+                what,
+                reason,
+            },
+            None => self.damaged("the file", &error.to_string()),
+        }
+    }
+
+    /// What the disk said, if it failed.
+    pub(super) fn failure(&self, error: &dyn fmt::Display) -> Option<String> {
+        match &self.database {
+            Some(_) => self.failure.get().cloned(),
+            None => Some(error.to_string()),
         }
     }
 }
@@ -432,44 +369,6 @@ pub(super) struct SnapshotHeadRecord {
     pub(super) data_length: u64,
     #[prost(fixed64, tag = "3")]
     pub(super) data_checksum: u64,
-}
-
-pub(super) fn builder() -> Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Reads a file that may hold anything: the database panics on pages that its
-/// checks let pass and that cannot be.
-pub(super) fn contain<T>(
-    path: &Path,
-    read: impl FnOnce() -> Result<T, StorageError>,
-) -> Result<T, StorageError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        Err(StorageError::Damaged {
-            path: path.to_owned(),
-            what: "the file".to_owned(),
-            reason: "the database cannot make sense of it".to_owned(),
-        })
-    })
-}
-
-pub(super) fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StorageError::InUse {
-            path: path.to_owned(),
-        },
-        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => StorageError::Damaged {
-            path: path.to_owned(),
-            what: "the file".to_owned(),
-            reason: reason.clone(),
-        },
-        other => StorageError::Open {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    }
 }
 
 fn encode_identity(identity: Identity) -> [u8; 16] {

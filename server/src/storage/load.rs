@@ -10,8 +10,9 @@ use trimtab_proto::internal::v1::{Entry, HardState, Snapshot};
 use super::error::StorageError;
 use super::file::{
     KEY_HARD_STATE, KEY_LOG_BASE, KEY_SNAPSHOT, LOG, LogBase, META, SNAPSHOT, Saved,
-    SnapshotHeadRecord, Storage, contain,
+    SnapshotHeadRecord, Storage,
 };
+use super::open::contain;
 use super::record::unseal;
 
 impl Storage {
@@ -28,7 +29,8 @@ impl Storage {
     fn load_all(&mut self) -> Result<Option<Saved>, StorageError> {
         let reading = "the saved state";
         let transaction = self
-            .database
+            .database()
+            .map_err(|error| self.read_error(reading, &error))?
             .begin_read()
             .map_err(|error| self.read_error(reading, &error))?;
         let meta = transaction
@@ -175,10 +177,13 @@ impl Storage {
     }
 
     fn read_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
-        StorageError::Read {
-            path: self.path.clone(),
-            what,
-            reason: error.to_string(),
+        match self.failure(error) {
+            Some(reason) => StorageError::Read {
+                path: self.path.clone(),
+                what,
+                reason,
+            },
+            None => self.damaged(what, &error.to_string()),
         }
     }
 }

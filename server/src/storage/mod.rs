@@ -5,10 +5,13 @@
 //! state they were accepted under, a snapshot with the log it replaces. The
 //! types on disk are those of `trimtab.internal.v1`; nothing here knows Raft.
 
+mod disk;
 pub mod error;
 pub mod file;
 mod load;
+mod newest;
 pub mod offline;
+mod open;
 mod record;
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use redb::{Database, ReadableDatabase as _};
 use trimtab_proto::internal::v1::{HardState, Snapshot};
 
 use super::error::StorageError;
-use super::file::{
-    FILE_NAME, Identity, KEY_IDENTITY, META, Storage, builder, contain, decode_identity, open_error,
-};
+use super::file::{FILE_NAME, Identity, KEY_IDENTITY, META, Storage, decode_identity};
+use super::open::{Opener, contain, sync_names};
 use super::record::unseal;
 
 /// The name of a file that is being made. Where it is found, the making was
@@ -56,7 +55,7 @@ impl Storage {
             written.load()?;
             drop(written);
             fs::rename(&unfinished, &path).map_err(failed(&path))?;
-            sync(directory).map_err(failed(&path))
+            sync_names(directory).map_err(failed(&path))
         });
         if made.is_err() {
             // Else it says itself that it is not finished.
@@ -85,21 +84,13 @@ fn write(
 ) -> Result<(), StorageError> {
     // Refused where another process makes one: an empty file becomes a database.
     File::create_new(path).map_err(failed(path))?;
-    let database = builder()
-        .create(path)
-        .map_err(|error| open_error(path, &error))?;
-    let mut storage = Storage::with_database(database, path.to_owned(), identity)?;
+    let opener = Opener::of_existing(path.to_owned());
+    let mut storage = Storage::with_opener(opener, |_, _| Ok(identity))?;
     storage.found(snapshot, hard_state)
 }
 
 fn open(path: PathBuf) -> Result<Storage, StorageError> {
-    contain(&path, || {
-        let database = builder()
-            .open(&path)
-            .map_err(|error| open_error(&path, &error))?;
-        let identity = identity(&database, &path)?;
-        Storage::with_database(database, path.clone(), identity)
-    })
+    Storage::with_opener(Opener::of_existing(path), identity)
 }
 
 fn identity(database: &Database, path: &Path) -> Result<Identity, StorageError> {
@@ -121,15 +112,6 @@ fn identity(database: &Database, path: &Path) -> Result<Identity, StorageError> 
         .ok_or_else(|| damaged("it is missing"))?;
     let payload = unseal(KEY_IDENTITY, record.value()).map_err(|reason| damaged(&reason))?;
     decode_identity(payload).ok_or_else(|| damaged("it has another length"))
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()?;
-    // The directory may be new itself.
-    match directory.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {

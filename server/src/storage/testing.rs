@@ -1,59 +1,125 @@
-//! A disk that fails when told to.
+//! A disk that fails, fills up, and survives those who use it, when told to.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
-use redb::backends::InMemoryBackend;
 
-/// Memory that can be told to fail.
+/// What a file system gives away at a time.
+const BLOCK_BYTES: u64 = 4_096;
+
+/// Memory that can be told to fail. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub(crate) struct TestDisk(Arc<Inner>);
+
 #[derive(Debug)]
-pub(crate) struct BreakableDisk {
-    disk: InMemoryBackend,
-    broken: Arc<AtomicBool>,
+struct Inner {
+    image: Mutex<Image>,
+    is_broken: AtomicBool,
+    blocks_max: AtomicU64,
 }
 
-impl BreakableDisk {
-    /// A disk, and the switch that breaks it.
-    pub(crate) fn new() -> (Self, Arc<AtomicBool>) {
-        let broken = Arc::new(AtomicBool::new(false));
-        let disk = Self {
-            disk: InMemoryBackend::new(),
-            broken: Arc::clone(&broken),
-        };
-        (disk, broken)
+#[derive(Debug, Default)]
+struct Image {
+    bytes: Vec<u8>,
+    /// Which blocks were ever written: a longer file alone takes no room.
+    blocks: BTreeSet<u64>,
+}
+
+impl Default for TestDisk {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl TestDisk {
+    /// A disk that holds this file.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        let blocks = (0..bytes.len() as u64).step_by(BLOCK_BYTES as usize);
+        let blocks = blocks.map(|at| at / BLOCK_BYTES).collect();
+        Self(Arc::new(Inner {
+            image: Mutex::new(Image { bytes, blocks }),
+            is_broken: AtomicBool::new(false),
+            blocks_max: AtomicU64::new(u64::MAX),
+        }))
+    }
+
+    /// From now on, whether every write and sync fails.
+    pub(crate) fn set_broken(&self, is_broken: bool) {
+        self.0.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+
+    /// Leaves room for so many more blocks.
+    pub(crate) fn leave_room_for(&self, blocks: u64) {
+        let used = self.image().blocks.len() as u64;
+        let max = used.saturating_add(blocks);
+        self.0.blocks_max.store(max, Ordering::Relaxed);
+    }
+
+    /// From now on it holds something else.
+    pub(crate) fn replace(&self, bytes: Vec<u8>) {
+        self.image().bytes = bytes;
+    }
+
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.image().bytes.clone()
+    }
+
+    fn image(&self) -> MutexGuard<'_, Image> {
+        self.0.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(io::Error::other("no space left"));
+        if self.0.is_broken.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is on fire"));
         }
         Ok(())
     }
 }
 
-impl StorageBackend for BreakableDisk {
+impl StorageBackend for TestDisk {
     fn len(&self) -> io::Result<u64> {
-        self.disk.len()
+        Ok(self.image().bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
+        let image = self.image();
+        let start = offset as usize;
+        let found = image.bytes.get(start..start + out.len());
+        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check()?;
-        self.disk.set_len(len)
+        let mut image = self.image();
+        image.bytes.resize(len as usize, 0);
+        image.blocks.split_off(&len.div_ceil(BLOCK_BYTES));
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
-        self.disk.sync_data()
+        self.check()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
-        self.disk.write(offset, data)
+        let mut image = self.image();
+        let max = self.0.blocks_max.load(Ordering::Relaxed);
+        let mut at = offset;
+        for piece in data.chunks(BLOCK_BYTES as usize) {
+            let block = at / BLOCK_BYTES;
+            if !image.blocks.contains(&block) && image.blocks.len() as u64 >= max {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            image.blocks.insert(block);
+            let start = at as usize;
+            image.bytes[start..start + piece.len()].copy_from_slice(piece);
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 }

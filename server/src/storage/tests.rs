@@ -1,14 +1,13 @@
 //! Storage on real files and on a disk that fails.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use redb::{Database, ReadableTable as _, TableDefinition};
 use trimtab_proto::internal::v1::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 
 use super::error::StorageError;
 use super::file::{FILE_NAME, Identity, LogBase, Round, Saved, Storage};
-use super::testing::BreakableDisk;
+use super::testing::TestDisk;
 
 const ME: Identity = Identity {
     replica_id: 1,
@@ -364,17 +363,148 @@ fn a_record_of_another_place_is_damage() {
     ));
 }
 
+fn on(disk: &TestDisk) -> Result<Storage, StorageError> {
+    let disk = disk.clone();
+    Storage::open_on_disks(Path::new("a disk of tests"), move || Ok(disk.clone()), ME)
+}
+
+/// What a file holds, if it is not refused.
+fn held(bytes: Vec<u8>) -> Result<Saved, StorageError> {
+    let saved = on(&TestDisk::of(bytes))?.load()?;
+    Ok(saved.expect("it was founded"))
+}
+
+/// The database's own flags and counts have no checksum, the slots have one
+/// each; see `newest.rs`.
+#[test]
+fn no_bit_of_the_header_costs_what_was_acknowledged() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let storage = founded(directory.path());
+    let crashed = std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    drop(storage);
+    let closed = std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    for (how, whole) in [("crashed", crashed), ("closed", closed)] {
+        let mut refused = 0;
+        for bit in (0..64 * 8).chain((64 * 8..320 * 8).step_by(7)) {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            match held(damaged) {
+                Err(_) => refused += 1,
+                Ok(saved) => {
+                    assert_eq!(saved.entries, entries(2..=9, 2), "{how}, bit {bit}");
+                    assert_eq!(saved.hard_state, hard_state(2, 5), "{how}, bit {bit}");
+                }
+            }
+        }
+        assert!(refused > 0, "{how}");
+    }
+}
+
 #[test]
 fn a_failing_disk_is_an_error_and_not_a_success() {
-    let (disk, broken) = BreakableDisk::new();
-    let name = Path::new("a disk of tests");
-    let mut storage = Storage::open_with_backend(name, disk, ME).expect("opens");
+    let disk = TestDisk::default();
+    let mut storage = on(&disk).expect("opens");
     storage
         .found(&snapshot(1, 1, 10), &hard_state(1, 1))
         .expect("founds");
-    broken.store(true, Ordering::Relaxed);
-    let error = append(&mut storage, &entries(2..=2, 2), &hard_state(2, 1))
-        .expect_err("nothing was written");
-    assert!(matches!(error, StorageError::Write { .. }), "{error}");
-    assert!(error.to_string().contains("a disk of tests"), "{error}");
+    disk.set_broken(true);
+    for _ in 0..2 {
+        let error = append(&mut storage, &entries(2..=2, 2), &hard_state(2, 1))
+            .expect_err("nothing was written");
+        assert!(matches!(error, StorageError::Write { .. }), "{error}");
+        assert!(error.may_pass());
+        let words = error.to_string();
+        assert!(words.contains("a disk of tests"), "{words}");
+        // What the disk said, not that it said something.
+        assert!(words.contains("the disk is on fire"), "{words}");
+    }
+}
+
+#[test]
+fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
+    let disk = TestDisk::default();
+    let mut storage = on(&disk).expect("opens");
+    storage
+        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .expect("founds");
+    disk.set_broken(true);
+    append(&mut storage, &entries(2..=5, 2), &hard_state(2, 1)).expect_err("is broken");
+    let error = storage.reopen().expect_err("is still broken");
+    assert!(error.may_pass(), "{error}");
+    let error = storage.load().expect_err("is closed");
+    assert!(error.may_pass(), "{error}");
+    disk.set_broken(false);
+    storage.reopen().expect("works again");
+    let saved = storage.load().expect("loads").expect("was founded");
+    assert_eq!(saved.hard_state, hard_state(1, 1));
+    append(&mut storage, &entries(2..=5, 2), &hard_state(2, 1)).expect("goes on");
+    storage.reopen().expect("opens anew without a failure too");
+    let saved = storage.load().expect("loads").expect("was founded");
+    assert_eq!(saved.entries, entries(2..=5, 2));
+}
+
+#[test]
+fn a_file_that_is_gone_is_not_made_anew() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let path = directory.path().join(FILE_NAME);
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&path, &elsewhere).expect("renames");
+    let error = storage.reopen().expect_err("is not there");
+    assert!(matches!(error, StorageError::Open { .. }), "{error}");
+    assert!(!path.exists());
+    std::fs::rename(&elsewhere, &path).expect("renames");
+    storage.reopen().expect("is there again");
+    let saved = storage.load().expect("loads").expect("was founded");
+    assert_eq!(saved.entries, entries(2..=9, 2));
+}
+
+/// Fills the disk up, entry by entry; the last index that was written.
+fn fill(storage: &mut Storage, from: u64) -> u64 {
+    for index in from.. {
+        let entry = Entry {
+            data: vec![1; 2_000].into(),
+            ..entry(index, 2)
+        };
+        match append(storage, &[entry], &hard_state(2, index - 1)) {
+            Ok(()) => {}
+            Err(StorageError::Write { reason, .. }) => {
+                assert!(reason.contains("no storage space"), "{reason}");
+                return index - 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    unreachable!("the disk is finite")
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_a_little_room_is_enough() {
+    let disk = TestDisk::default();
+    let mut storage = on(&disk).expect("opens");
+    storage
+        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .expect("founds");
+    let mut last = 1;
+    for room in [0, 1, 7, 50, 300, 700] {
+        disk.leave_room_for(room);
+        last = fill(&mut storage, last + 1);
+        // Without any room the file opens and gives back all it took.
+        disk.leave_room_for(0);
+        storage.reopen().expect("opens on a full disk");
+        let saved = storage.load().expect("loads").expect("was founded");
+        let found = saved.entries.last().map_or(1, |entry| entry.index);
+        assert_eq!(found, last, "with room for {room}");
+    }
+    // And writes again as soon as there is room for what it must write.
+    let mut enough = None;
+    for room in 1..=64 {
+        disk.leave_room_for(room);
+        storage.reopen().expect("opens");
+        if append(&mut storage, &[entry(last + 1, 2)], &hard_state(2, last)).is_ok() {
+            enough = Some(room);
+            break;
+        }
+    }
+    assert!(enough.is_some_and(|blocks| blocks <= 16), "{enough:?}");
 }

@@ -9,16 +9,22 @@ use super::super::observer::Observer;
 use super::super::outside::{Carrier, Store};
 use super::super::status::Role;
 use super::Engine;
+use crate::storage::error::StorageError;
 use crate::storage::file::{LogBase, Round};
 
 impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     /// Carries out what the replica asks for until it asks for nothing.
     pub(super) fn work(&mut self) -> Result<(), FatalError> {
+        if self.halted.is_some() {
+            return Ok(());
+        }
         loop {
             while let Some(batch) = self.replica.next_batch() {
                 self.send(batch.messages);
-                if let Some(save) = batch.save {
-                    self.save(save)?;
+                if let Some(save) = batch.save
+                    && let Err(error) = self.save(save)
+                {
+                    return self.store_failed(&error);
                 }
                 self.send(batch.messages_after_save);
                 let effects = self.replica.saved()?;
@@ -50,31 +56,34 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         !reads.is_empty()
     }
 
-    fn save(&mut self, save: Save) -> Result<(), FatalError> {
+    fn save(&mut self, save: Save) -> Result<(), StorageError> {
         let snapshot = save.snapshot.map(message::snapshot_to_wire);
         let entries: Vec<_> = save
             .entries
             .into_iter()
             .map(message::entry_to_wire)
             .collect();
-        self.parts
-            .store
-            .save(Round {
-                installed: snapshot.as_ref(),
-                entries: &entries,
-                hard_state: &message::hard_state_to_wire(&save.hard_state),
-            })
-            .map_err(|error| FatalError::Storage(error.to_string()))
+        self.parts.store.save(Round {
+            installed: snapshot.as_ref(),
+            entries: &entries,
+            hard_state: &message::hard_state_to_wire(&save.hard_state),
+        })?;
+        self.promised = save.hard_state;
+        Ok(())
     }
 
     fn carry_out(&mut self, effects: Effects) {
         self.send(effects.messages);
-        let observer = &mut self.parts.observer;
-        if effects.restored {
-            observer.restored(self.replica.registry());
-        }
-        if !effects.events.is_empty() {
-            observer.applied(self.replica.registry(), &effects.events);
+        if self.shown.is_some() {
+            self.show_what_is_newer();
+        } else {
+            let observer = &mut self.parts.observer;
+            if effects.restored {
+                observer.restored(self.replica.registry());
+            }
+            if !effects.events.is_empty() {
+                observer.applied(self.replica.registry(), &effects.events);
+            }
         }
         for decided in effects.decided {
             self.pending.decide(decided);
@@ -93,14 +102,14 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         }
     }
 
-    fn report_role(&mut self) {
+    pub(super) fn report_role(&mut self) {
+        let status = self.status();
         // A proposal made under an earlier leadership may yet be committed by
         // the next leader, but this replica cannot wait for it to tell.
-        if self.replica.role() != Role::Leader {
+        if status.role != Role::Leader {
             self.pending
                 .lose_proposals("this replica lost the leadership before the change was committed");
         }
-        let status = self.status();
         // Who leads is news; each round of an election is detail.
         if status.leader_id != self.leader_id {
             let (term, leader) = (status.term, status.leader_id);
@@ -120,6 +129,9 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     ///
     /// As [`Engine::round`].
     pub fn compact(&mut self) -> Result<(), FatalError> {
+        if self.halted.is_some() {
+            return Ok(());
+        }
         let Some(compaction) = self.replica.due_compaction()? else {
             return Ok(());
         };
@@ -129,10 +141,9 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             term: compaction.base.term,
         };
         let hard_state = message::hard_state_to_wire(&compaction.hard_state);
-        self.parts
-            .store
-            .compact(&snapshot, base, &hard_state)
-            .map_err(|error| FatalError::Storage(error.to_string()))?;
+        if let Err(error) = self.parts.store.compact(&snapshot, base, &hard_state) {
+            return self.store_failed(&error);
+        }
         self.replica.compacted(compaction);
         tracing::info!(
             index = self.replica.snapshot_index(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::backends::InMemoryBackend;
 use tokio::sync::oneshot;
 use trimtab_proto::internal::v1::{HardState, Message, Snapshot};
 use trimtab_registry::event::Event;
@@ -23,6 +22,9 @@ use super::super::testing::register;
 use super::{Engine, Parts};
 use crate::storage::error::StorageError;
 use crate::storage::file::{Identity, LogBase, Round, Saved, Storage};
+use crate::storage::testing::TestDisk;
+
+mod halt;
 
 /// What a store was asked to make durable.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,9 +36,15 @@ struct Written {
 struct Noting {
     storage: Storage,
     written: Vec<Written>,
+    reopened: u32,
 }
 
 impl Store for Noting {
+    fn reopen(&mut self) -> Result<(), StorageError> {
+        self.reopened += 1;
+        self.storage.reopen()
+    }
+
     fn load(&mut self) -> Result<Option<Saved>, StorageError> {
         self.storage.load()
     }
@@ -101,13 +109,17 @@ fn members(count: u64) -> BTreeMap<u64, String> {
 }
 
 fn engine(id: u64, count: u64) -> TestEngine {
+    engine_on(&TestDisk::default(), id, count)
+}
+
+fn engine_on(disk: &TestDisk, id: u64, count: u64) -> TestEngine {
     let identity = Identity {
         replica_id: id,
         cluster_id: 1,
     };
-    let name = Path::new("memory");
-    let mut storage =
-        Storage::open_with_backend(name, InMemoryBackend::new(), identity).expect("opens");
+    let disk = disk.clone();
+    let next = move || Ok(disk.clone());
+    let mut storage = Storage::open_on_disks(Path::new("memory"), next, identity).expect("opens");
     assert_eq!(storage.load().expect("loads"), None);
     let restored = founding(&members(count)).expect("founds");
     let snapshot = message::snapshot_to_wire(restored.snapshot.clone());
@@ -126,6 +138,7 @@ fn engine(id: u64, count: u64) -> TestEngine {
         store: Noting {
             storage,
             written: Vec::new(),
+            reopened: 0,
         },
         observer: Watching::default(),
         carrier: Letters::default(),
@@ -135,22 +148,47 @@ fn engine(id: u64, count: u64) -> TestEngine {
     engine
 }
 
-struct Trio(BTreeMap<u64, TestEngine>);
+struct Trio {
+    engines: BTreeMap<u64, TestEngine>,
+    disks: BTreeMap<u64, TestDisk>,
+}
 
 impl Trio {
     fn new() -> Self {
-        Self((1..=3).map(|id| (id, engine(id, 3))).collect())
+        let disks: BTreeMap<_, _> = (1..=3).map(|id| (id, TestDisk::default())).collect();
+        let engines = disks
+            .iter()
+            .map(|(id, disk)| (*id, engine_on(disk, *id, 3)));
+        Self {
+            engines: engines.collect(),
+            disks,
+        }
     }
 
     fn at(&mut self, id: u64) -> &mut TestEngine {
-        self.0.get_mut(&id).expect("is a member")
+        self.engines.get_mut(&id).expect("is a member")
+    }
+
+    fn others(&self, id: u64) -> Vec<u64> {
+        self.engines
+            .keys()
+            .copied()
+            .filter(|it| *it != id)
+            .collect()
+    }
+
+    fn tick(&mut self) {
+        for engine in self.engines.values_mut() {
+            engine.round([], 1).expect("works");
+        }
+        self.settle();
     }
 
     /// Carries messages until there are none.
     fn settle(&mut self) {
         loop {
             let sent = self
-                .0
+                .engines
                 .values_mut()
                 .map(|engine| &mut engine.parts().carrier);
             let mut letters: VecDeque<Message> = sent.flat_map(|sent| sent.0.drain(..)).collect();
@@ -169,13 +207,10 @@ impl Trio {
     /// Lets time pass until someone leads and all know it.
     fn leader(&mut self) -> u64 {
         for _ in 0..100 {
-            for engine in self.0.values_mut() {
-                engine.round([], 1).expect("works");
-            }
-            self.settle();
+            self.tick();
             let leader = self.at(1).status().leader_id;
             let known = |engine: &TestEngine| engine.status().leader_id == leader;
-            if leader != 0 && self.0.values().all(known) {
+            if leader != 0 && self.engines.values().all(known) {
                 return leader;
             }
         }
@@ -227,8 +262,7 @@ fn every_save_of_entries_carries_the_commit_index_of_its_moment() {
         trio.settle();
         assert!(matches!(answer.try_recv(), Ok(Ok(_))));
         let committed = trio.at(leader).status().commit;
-        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-        for id in others {
+        for id in trio.others(leader) {
             assert_eq!(trio.at(id).status().commit, committed, "replica {id}");
             let hard_state = trio.at(id).parts().store.storage.load().expect("loads");
             let saved = hard_state.expect("was founded").hard_state.commit;

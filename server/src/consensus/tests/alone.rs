@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -19,7 +18,7 @@ use super::super::testing::register;
 use super::recorder::{PATIENCE, Recorder, Told, instances, until};
 use crate::peers::Peers;
 use crate::storage::file::{Identity, Storage};
-use crate::storage::testing::BreakableDisk;
+use crate::storage::testing::TestDisk;
 
 fn members() -> BTreeMap<u64, String> {
     BTreeMap::from([(1, "127.0.0.1:1".to_owned())])
@@ -201,31 +200,41 @@ async fn dropping_the_last_handle_ends_the_replica_and_frees_its_directory() {
 }
 
 #[tokio::test]
-async fn a_failing_disk_stops_the_replica_and_nothing_more_is_acknowledged() {
-    let (disk, broken) = BreakableDisk::new();
-    let storage = Storage::open_with_backend(Path::new("memory"), disk, identity()).expect("opens");
+async fn a_failing_disk_takes_the_replica_out_until_it_works_again() {
+    let disk = TestDisk::default();
+    let same = disk.clone();
+    let next = move || Ok(same.clone());
+    let storage = Storage::open_on_disks(Path::new("memory"), next, identity()).expect("opens");
     let (handle, recorder) = start_on(storage, 1_000);
     handle
         .propose(register("catalog", "i1"))
         .await
         .expect("is applied");
-    broken.store(true, Ordering::Relaxed);
+    disk.set_broken(true);
     // It was accepted before the disk failed: no one knows.
     let unknown = handle.propose(register("catalog", "i2")).await;
     assert!(
         matches!(unknown, Err(ProposeError::Unknown { .. })),
         "{unknown:?}"
     );
-    let status = until(&handle, |status| status.fatal.is_some()).await;
+    let status = until(&handle, |status| status.halted.is_some()).await;
     assert!(!status.is_leader());
-    assert_eq!(status.leader(), None);
-    let fatal = status.fatal.unwrap_or_default();
-    assert!(fatal.contains("memory"), "{fatal}");
-    let refused = handle.propose(register("catalog", "i3")).await;
-    let Err(ProposeError::Stopped { reason }) = refused else {
-        panic!("{refused:?}");
-    };
-    assert_eq!(reason, fatal);
+    assert_eq!((status.leader(), status.fatal), (None, None));
+    assert!(status.halted.unwrap_or_default().contains("memory"));
     let last = recorder.told().pop();
     assert!(matches!(last, Some(Told::Role { leads: false, .. })));
+    let refused = handle.read_barrier().await;
+    assert!(
+        matches!(refused, Err(ProposeError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(instances(&handle).await, 1);
+
+    disk.set_broken(false);
+    until(&handle, |status| status.is_leader()).await;
+    handle
+        .propose(register("catalog", "i3"))
+        .await
+        .expect("is applied");
+    handle.shutdown().await;
 }

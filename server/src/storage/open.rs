@@ -1,0 +1,249 @@
+//! Opening the file, at start and again after its disk has failed.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, StorageBackend};
+
+use super::disk::{Disk, Failure, is_of_content};
+use super::error::StorageError;
+use super::file::{FILE_NAME, Identity, Storage};
+use super::offline::refuse_unfinished;
+
+/// What the database may keep of its pages in memory. Small, because the log
+/// is read once, at start; afterwards the file is only written.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Opens the database. The second time it must be there.
+type Open = Box<dyn FnMut(&Failure) -> Result<Database, DatabaseError> + Send>;
+
+/// Where the database is, and the way to it.
+pub(super) struct Opener {
+    path: PathBuf,
+    open: Open,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opener").field(&self.path).finish()
+    }
+}
+
+impl Opener {
+    /// A file, which is made at the first time if it is not there.
+    pub(super) fn of_file(path: PathBuf) -> Self {
+        let at = path.clone();
+        let mut may_make = true;
+        let open = move |failure: &Failure| {
+            // Afterwards, to make one would be to forget everything.
+            let file = match std::mem::take(&mut may_make) {
+                true => open_or_make(&at),
+                false => existing(&at),
+            };
+            create(FileBackend::new(file?)?, failure)
+        };
+        Self {
+            path,
+            open: Box::new(open),
+        }
+    }
+
+    /// A file that is there. An empty one becomes a database.
+    pub(super) fn of_existing(path: PathBuf) -> Self {
+        let at = path.clone();
+        Self {
+            path,
+            open: Box::new(move |failure| create(FileBackend::new(existing(&at)?)?, failure)),
+        }
+    }
+
+    /// Disks of the caller's making, one each time; `name` stands for the
+    /// file in messages.
+    pub(super) fn of_disks<B: StorageBackend>(
+        name: &Path,
+        mut next: impl FnMut() -> io::Result<B> + Send + 'static,
+    ) -> Self {
+        Self {
+            path: name.to_owned(),
+            open: Box::new(move |failure| create(next()?, failure)),
+        }
+    }
+
+    /// The database, every page of it checked.
+    pub(super) fn open(&mut self) -> Result<(Database, Failure), StorageError> {
+        let Self { path, open } = self;
+        contain(path, || {
+            let failure = Failure::default();
+            let mut database = open(&failure).map_err(|error| open_error(path, &error))?;
+            // After a clean end the database takes its pages on trust; a disk
+            // may have changed them since.
+            database
+                .check_integrity()
+                .map_err(|error| open_error(path, &error))?;
+            Ok((database, failure))
+        })
+    }
+}
+
+impl Storage {
+    /// Opens the file in `directory`, making both if need be. A file that is
+    /// there keeps the cluster it was founded in, which
+    /// [`Storage::identity`] tells.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, is damaged, in use, or belongs to someone else.
+    pub fn open(directory: &Path, identity: Identity) -> Result<Self, StorageError> {
+        refuse_unfinished(directory)?;
+        let opener = Opener::of_file(directory.join(FILE_NAME));
+        Self::with_opener(opener, |_, _| Ok(identity))
+    }
+
+    /// Opens storage on disks of the caller's making: one now, and another
+    /// each time it is opened anew. `name` stands for the file in messages.
+    /// For tests and simulation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::open`].
+    pub fn open_on_disks<B: StorageBackend>(
+        name: &Path,
+        next: impl FnMut() -> io::Result<B> + Send + 'static,
+        identity: Identity,
+    ) -> Result<Self, StorageError> {
+        Self::with_opener(Opener::of_disks(name, next), |_, _| Ok(identity))
+    }
+
+    /// The same on a single disk, which cannot be opened anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::open`].
+    pub fn open_with_backend(
+        name: &Path,
+        backend: impl StorageBackend,
+        identity: Identity,
+    ) -> Result<Self, StorageError> {
+        let mut backend = Some(backend);
+        let gone = || io::Error::other("this disk can be opened only once");
+        let next = move || backend.take().ok_or_else(gone);
+        Self::open_on_disks(name, next, identity)
+    }
+
+    /// `whose` says who is to own what was opened.
+    pub(super) fn with_opener(
+        mut opener: Opener,
+        whose: impl FnOnce(&Database, &Path) -> Result<Identity, StorageError>,
+    ) -> Result<Self, StorageError> {
+        let (database, failure) = opener.open()?;
+        let path = opener.path.clone();
+        let name = path.clone();
+        contain(&name, || {
+            let mut storage = Self {
+                identity: whose(&database, &path)?,
+                database: Some(database),
+                failure,
+                opener,
+                path,
+                last_index: 0,
+            };
+            storage.check_or_write_identity()?;
+            Ok(storage)
+        })
+    }
+
+    /// Closes the file and opens it anew, after its disk has failed: what is
+    /// read then is what the disk holds, whatever was written before. The
+    /// file must be there, with the identity it had.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::open`]. Then it stays closed, and may be opened again.
+    pub fn reopen(&mut self) -> Result<(), StorageError> {
+        self.database = None;
+        let (database, failure) = self.opener.open()?;
+        self.database = Some(database);
+        self.failure = failure;
+        let path = self.path.clone();
+        contain(&path, || self.check_or_write_identity())
+    }
+
+    pub(super) fn database(&self) -> Result<&Database, redb::StorageError> {
+        let closed = || redb::StorageError::Io(io::Error::other("it is closed"));
+        self.database.as_ref().ok_or_else(closed)
+    }
+}
+
+fn create(backend: impl StorageBackend, failure: &Failure) -> Result<Database, DatabaseError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.create_with_backend(Disk::new(backend, failure))
+}
+
+fn existing(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(path)
+}
+
+fn open_or_make(path: &Path) -> io::Result<File> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let is_new = !path.try_exists()?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    if is_new {
+        sync_names(directory)?;
+    }
+    Ok(file)
+}
+
+/// Makes the names in a directory, and its own, survive a power loss.
+pub(super) fn sync_names(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()?;
+    match directory.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Reads a file that may hold anything: the database panics on pages that its
+/// checks let pass and that cannot be.
+pub(super) fn contain<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(StorageError::Damaged {
+            path: path.to_owned(),
+            what: "the file".to_owned(),
+            reason: "the database cannot make sense of it".to_owned(),
+        })
+    })
+}
+
+fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
+    let path = path.to_owned();
+    let reason = match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            return StorageError::InUse { path };
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error)) if !is_of_content(error) => {
+            let reason = error.to_string();
+            return StorageError::Open { path, reason };
+        }
+        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => reason.clone(),
+        other => other.to_string(),
+    };
+    StorageError::Damaged {
+        path,
+        what: "the file".to_owned(),
+        reason,
+    }
+}
