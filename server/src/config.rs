@@ -8,6 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use self::brake::{BrakeArgs, FileBrake};
+use crate::leases::LeaseSettings;
+
+mod brake;
+
 /// Where a replica listens when nothing says otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 /// Replicas in one cluster, at most: more voters make every write slower and no one safer.
@@ -20,7 +25,7 @@ const DEFAULT_TICK: Duration = Duration::from_millis(50);
 /// in the configuration file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// A TOML file with the same settings (id, listen, advertise, peers, data_dir, insecure)
+    /// A TOML file with the same settings (id, listen, advertise, peers, data_dir, brake, insecure)
     #[arg(long, env = "TRIMTAB_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// This replica's number in the cluster, from 1 [default: 1]
@@ -46,6 +51,9 @@ pub struct ServeArgs {
     /// Take a snapshot and cut the log each time this many entries were applied [default: 10000]
     #[arg(long, env = "TRIMTAB_SNAPSHOT_EVERY", value_name = "ENTRIES")]
     pub snapshot_every: Option<u64>,
+    /// When removals are held back.
+    #[command(flatten)]
+    pub brake: BrakeArgs,
     /// Allow an address that others can reach, although nothing is encrypted or authenticated yet
     #[arg(long, env = "TRIMTAB_INSECURE")]
     pub insecure: bool,
@@ -61,6 +69,8 @@ struct FileSettings {
     peers: Option<BTreeMap<String, String>>,
     data_dir: Option<PathBuf>,
     snapshot_every: Option<u64>,
+    #[serde(default)]
+    brake: FileBrake,
     insecure: Option<bool>,
 }
 
@@ -77,6 +87,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Entries applied between two snapshots.
     pub snapshot_every: u64,
+    /// When removals are held back, and other rules of leases.
+    pub leases: LeaseSettings,
     /// The unit of Raft's time: an election starts after 10 to 20 of them without a leader.
     pub tick_interval: Duration,
 }
@@ -199,6 +211,7 @@ impl ServeArgs {
                 .or(file.data_dir)
                 .unwrap_or_else(|| PathBuf::from(format!("trimtab-{id}.data"))),
             snapshot_every,
+            leases: self.brake.merge(file.brake)?,
             tick_interval: DEFAULT_TICK,
         })
     }
@@ -214,6 +227,7 @@ impl Config {
             members: BTreeMap::from([(1, listen.to_string())]),
             data_dir,
             snapshot_every: DEFAULT_SNAPSHOT_EVERY,
+            leases: LeaseSettings::default(),
             tick_interval: DEFAULT_TICK,
         }
     }

@@ -17,13 +17,13 @@ use trimtab_registry::command::{Command, Expiry, JudgeLeases, LEASES_PER_JUDGEME
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::{LeaseKey, Ttl};
 use trimtab_registry::name::ServiceName;
-use trimtab_registry::revision::Revision;
 use trimtab_registry::state::Registry;
 
-use self::brake::{Brake, Ward};
+use self::brake::Brake;
 pub use self::clock::{LeaseClock, LeaseTime};
 pub use self::judge::Judge;
-use self::slot::{Next, Place, Reign, Slot};
+use self::slot::{Granted, Next, Place, Reign, Slot};
+use self::ward::Ward;
 
 pub mod brake;
 mod clock;
@@ -31,6 +31,7 @@ mod judge;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod ward;
 
 /// How many leases one call of [`Leases::judge`] looks at. After an election
 /// every deadline has moved; looking at so many takes some ten milliseconds,
@@ -43,9 +44,16 @@ pub struct LeaseSettings {
     /// How long after its stream broke an instance may renew through another
     /// replica before it is SUSPECT.
     pub break_grace: Duration,
-    /// How long removals of a service are held back when most of its
-    /// instances would go together. Zero holds none back.
+    /// How long removals are held back, at most, when so many instances would
+    /// go together that a fault of the network is likelier than their death.
+    /// Zero holds none back.
     pub brake_hold: Duration,
+    /// More than so many percent of the instances of a service, or of a zone
+    /// of it, or of those that renewed through one replica, are so many.
+    pub brake_share: u32,
+    /// But never fewer than this: in a small service it would hold on to the
+    /// ordinary death of one or two processes.
+    pub brake_min: u32,
     /// After how long a judgement that nothing came of is made again.
     pub retry: Duration,
 }
@@ -55,6 +63,8 @@ impl Default for LeaseSettings {
         Self {
             break_grace: Duration::from_millis(500),
             brake_hold: Duration::from_secs(60),
+            brake_share: 50,
+            brake_min: 3,
             retry: Duration::from_secs(2),
         }
     }
@@ -69,6 +79,7 @@ pub struct Leases {
     leading: Option<u64>,
     reign: Reign,
     slots: HashMap<LeaseKey, Slot>,
+    suspects: usize,
     /// When to look at which lease again: each that is not due is here once,
     /// no later than its next deadline. Renewals leave it alone; a lease that
     /// was renewed meanwhile is filed anew when its old turn comes.
@@ -92,6 +103,11 @@ impl Leases {
         self.slots.len()
     }
 
+    /// How many of them are SUSPECT, as applied.
+    pub fn suspects(&self) -> usize {
+        self.suspects
+    }
+
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
@@ -102,7 +118,21 @@ impl Leases {
     /// a lease may renew it at once.
     pub fn observe(&mut self, now: LeaseTime, event: &Event) {
         match event {
-            Event::LeaseGranted { key, ttl } => self.grant(now, key, *ttl, None),
+            Event::LeaseGranted {
+                key,
+                ttl,
+                zone,
+                leaving,
+            } => {
+                let granted = Granted {
+                    ttl: lasts(*ttl),
+                    zone: zone.clone(),
+                    leaving: *leaving,
+                    suspect_since: None,
+                };
+                self.grant(now, key, granted);
+            }
+            Event::LeaseLeaving { key, leaving } => self.update(key, |slot| slot.leaves(*leaving)),
             Event::LeaseSuspected { key, since } => {
                 self.change(now, key, |slot| slot.suspected(*since));
             }
@@ -123,7 +153,13 @@ impl Leases {
         for service in registry.services() {
             for instance in service.instances() {
                 let key = instance.lease_key(service.name());
-                self.grant(now, &key, instance.ttl, instance.suspect_since);
+                let granted = Granted {
+                    ttl: lasts(instance.ttl),
+                    zone: instance.spec.zone.clone(),
+                    leaving: service.is_leaving(instance),
+                    suspect_since: instance.suspect_since,
+                };
+                self.grant(now, &key, granted);
             }
         }
     }
@@ -158,11 +194,14 @@ impl Leases {
                 lost.push(key.clone());
                 continue;
             };
-            slot.enter(self.reign);
-            if slot.unwell() {
-                self.change(now, key, |slot| slot.renew(now, via));
-            } else {
+            if slot.is_steady(self.reign, via) {
                 slot.renew(now, via);
+                continue;
+            }
+            let was_unwell = slot.unwell();
+            self.update(key, |slot| slot.renew(now, via));
+            if was_unwell {
+                self.file(key, now);
             }
         }
         lost
@@ -173,13 +212,13 @@ impl Leases {
     /// another replica: its process had left that stream by itself.
     pub fn broken(&mut self, now: LeaseTime, via: u64, keys: &[LeaseKey]) {
         for key in keys {
-            let Some(slot) = self.slots.get_mut(key) else {
-                continue;
-            };
-            slot.enter(self.reign);
-            let noted = slot.note_break(now, via);
             let turn = now.after(self.settings.break_grace);
-            if noted && matches!(slot.place, Place::Agenda(later) if later > turn) {
+            let mut is_sooner = false;
+            self.update(key, |slot| {
+                let is_later = matches!(slot.place, Place::Agenda(later) if later > turn);
+                is_sooner = slot.note_break(now, via) && is_later;
+            });
+            if is_sooner {
                 self.file(key, turn);
             }
         }
@@ -200,20 +239,21 @@ impl Leases {
         (!judged.is_empty()).then_some(Command::JudgeLeases(judged))
     }
 
-    /// The services whose removals are held back, by name.
-    pub fn brakes(&self) -> Vec<Brake> {
-        self.restless
-            .iter()
-            .filter_map(|service| self.wards.get(service)?.brake(service))
+    /// Where removals are held back, by service.
+    pub fn brakes(&self, now: LeaseTime) -> Vec<Brake> {
+        let wards = self.restless.iter();
+        wards
+            .filter_map(|name| Some((name, self.wards.get(name)?)))
+            .flat_map(|(name, ward)| ward.brakes(name, now, &self.settings))
             .collect()
     }
 
-    fn grant(&mut self, now: LeaseTime, key: &LeaseKey, ttl: Ttl, suspect: Option<Revision>) {
+    fn grant(&mut self, now: LeaseTime, key: &LeaseKey, granted: Granted) {
         self.end(key);
-        let ttl = Duration::from_millis(ttl.as_millis());
-        let slot = Slot::new(now, ttl, suspect);
+        let slot = Slot::new(now, self.reign, granted);
+        self.suspects += usize::from(slot.is_suspect());
         let ward = self.wards.entry(key.service.clone()).or_default();
-        ward.admit(slot.unwell());
+        ward.admit(&slot.counted());
         let turn = match slot.next(now, &self.settings) {
             Next::Wait(turn) => turn,
             _ => now,
@@ -229,9 +269,13 @@ impl Leases {
         if let Place::Agenda(turn) = slot.place {
             self.agenda.remove(&(turn, key.clone()));
         }
+        self.suspects -= usize::from(slot.is_suspect());
         if let Some(ward) = self.wards.get_mut(&key.service) {
-            ward.remove_due(key);
-            ward.release(slot.unwell());
+            let counted = slot.counted();
+            if let (Place::Due, Some(since)) = (slot.place, slot.due) {
+                ward.remove_due(&counted.pen, since, key);
+            }
+            ward.release(&counted);
             if ward.is_empty() {
                 self.wards.remove(&key.service);
             }
@@ -240,17 +284,34 @@ impl Leases {
 
     /// Changes a lease in a way that may bring its next deadline forward.
     fn change(&mut self, now: LeaseTime, key: &LeaseKey, change: impl FnOnce(&mut Slot)) {
+        self.update(key, change);
+        self.file(key, now);
+    }
+
+    /// Changes a lease, and with it where it is counted. One that was due is
+    /// looked at anew.
+    fn update(&mut self, key: &LeaseKey, change: impl FnOnce(&mut Slot)) {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
+        let before = slot.counted();
+        let due = slot.due.filter(|_| slot.place == Place::Due);
+        self.suspects -= usize::from(slot.is_suspect());
         slot.enter(self.reign);
-        let was_unwell = slot.unwell();
         change(slot);
+        self.suspects += usize::from(slot.is_suspect());
+        let after = slot.counted();
         if let Some(ward) = self.wards.get_mut(&key.service) {
-            ward.note(was_unwell, slot.unwell());
-            ward.remove_due(key);
+            if let Some(since) = due {
+                ward.remove_due(&before.pen, since, key);
+            }
+            if before != after {
+                ward.recount(&before, &after);
+            }
         }
-        self.file(key, now);
+        if due.is_some() {
+            self.file(key, LeaseTime::default());
+        }
     }
 
     /// Puts a lease on the agenda, wherever it was.
@@ -274,27 +335,21 @@ impl Leases {
             let Some((_, key)) = self.agenda.pop_first() else {
                 return;
             };
-            let Some(slot) = self.slots.get_mut(&key) else {
+            self.update(&key, |_| {});
+            let Some(slot) = self.slots.get(&key) else {
                 continue;
             };
-            slot.enter(self.reign);
             match slot.next(now, &self.settings) {
                 Next::Wait(turn) => self.file(&key, turn),
                 Next::Suspect => {
-                    self.await_answer(now, &key);
+                    self.await_answer(now, &key, |slot| slot.doubt(now));
                     judged.suspect.push(key);
                 }
                 Next::Revive => {
-                    self.await_answer(now, &key);
+                    self.await_answer(now, &key, |slot| slot.judge(now));
                     judged.revive.push(key);
                 }
-                Next::Expire(_) => {
-                    slot.place = Place::Due;
-                    self.restless.insert(key.service.clone());
-                    if let Some(ward) = self.wards.get_mut(&key.service) {
-                        ward.add_due(key);
-                    }
-                }
+                Next::Expire(_) => self.is_due(now, key),
             }
         }
     }
@@ -307,13 +362,13 @@ impl Leases {
                 self.restless.remove(&service);
                 continue;
             };
-            let due = ward.take_due(now, self.settings.brake_hold, room);
+            let due = ward.take_due(now, &self.settings, room);
             if ward.is_calm() {
                 self.restless.remove(&service);
             }
             for key in due {
                 let next = (self.slots.get(&key)).map(|slot| slot.next(now, &self.settings));
-                self.await_answer(now, &key);
+                self.await_answer(now, &key, |slot| slot.let_go(now));
                 if let Some(Next::Expire(suspect_since)) = next {
                     judged.expire.push(Expiry { key, suspect_since });
                 }
@@ -321,11 +376,25 @@ impl Leases {
         }
     }
 
-    /// A lease went into a judgement: what comes of it is told by an event.
-    fn await_answer(&mut self, now: LeaseTime, key: &LeaseKey) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.judge(now);
-        }
-        self.file(key, now.after(self.settings.retry));
+    /// A lease is due for removal, which its service's ward may hold back.
+    fn is_due(&mut self, now: LeaseTime, key: LeaseKey) {
+        let ward = self.wards.get_mut(&key.service);
+        let (Some(slot), Some(ward)) = (self.slots.get_mut(&key), ward) else {
+            return;
+        };
+        slot.place = Place::Due;
+        let since = *slot.due.get_or_insert(now);
+        self.restless.insert(key.service.clone());
+        ward.add_due(slot.counted().pen, since, slot.ttl(), key);
     }
+
+    /// A lease went into a judgement: what comes of it is told by an event.
+    fn await_answer(&mut self, now: LeaseTime, key: &LeaseKey, note: impl FnOnce(&mut Slot)) {
+        self.file(key, now.after(self.settings.retry));
+        self.update(key, note);
+    }
+}
+
+fn lasts(ttl: Ttl) -> Duration {
+    Duration::from_millis(ttl.as_millis())
 }

@@ -118,7 +118,7 @@ impl Node {
         let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
-        let keeper = Arc::new(LeaseKeeper::default());
+        let keeper = Arc::new(LeaseKeeper::new(config.leases));
         let (sender, relay) = relay::relay();
         let renewals = Renewals::new(config.id, Arc::clone(&keeper), sender);
         let started = Instant::now();

@@ -174,7 +174,7 @@ impl Instance {
                 id: self.id.clone(),
                 group: self.group.clone(),
                 address: Address::parse("127.0.0.1:4000").expect("an address"),
-                zone: Zone::default(),
+                zone: Zone::parse(["a", "b", "c"][self.number % 3]).expect("a zone"),
                 capacity: Capacity::default(),
                 metadata: Metadata::default(),
                 status,

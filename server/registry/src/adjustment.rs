@@ -35,8 +35,9 @@ impl Registry {
         let instance = Arc::new(after);
         let mut events = Vec::new();
         if changed {
-            let instance = Arc::clone(&instance);
-            service.instances.insert(asked.instance.clone(), instance);
+            events.extend(service.edit(&asked.instance, |before| {
+                before.clone_from(&instance);
+            }));
             service.revision = at.revision();
             events.extend(service.changed());
         }

@@ -1,7 +1,7 @@
 //! What a command changed, for those who act on it: views, leases, renewals.
 
 use crate::instance::{LeaseKey, Ttl};
-use crate::name::{GroupName, ServiceName};
+use crate::name::{GroupName, ServiceName, Zone};
 use crate::revision::Revision;
 
 /// One consequence of an applied command. Events of one command come in the
@@ -18,6 +18,18 @@ pub enum Event {
         key: LeaseKey,
         /// How long it lasts without renewal.
         ttl: Ttl,
+        /// The instance's failure domain.
+        zone: Zone,
+        /// As of [`Event::LeaseLeaving`].
+        leaving: bool,
+    },
+    /// It is expected of an instance that it goes, or no more: it drains, or
+    /// its group is torn down.
+    LeaseLeaving {
+        /// The lease.
+        key: LeaseKey,
+        /// It is expected.
+        leaving: bool,
     },
     /// A lease was judged to be suspect.
     LeaseSuspected {

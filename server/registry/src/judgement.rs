@@ -90,9 +90,9 @@ impl Registry {
         let Some(service) = self.service_mut(&key.service) else {
             return false;
         };
-        service.edit(&key.instance, |instance| {
+        events.extend(service.edit(&key.instance, |instance| {
             instance.suspect_since = suspect.then(|| at.revision());
-        });
+        }));
         service.revision = at.revision();
         events.extend(service.changed());
         true

@@ -40,6 +40,8 @@ impl Registry {
             capacity_override: before.as_ref().and_then(|before| before.capacity_override),
         };
         let key = instance.lease_key(&service.name);
+        let zone = instance.spec.zone.clone();
+        let leaving = instance.held;
         service.insert(instance);
         if let Some(before) = before {
             service.sweep(before.group());
@@ -51,6 +53,8 @@ impl Registry {
         events.push(Event::LeaseGranted {
             key,
             ttl: asked.ttl,
+            zone,
+            leaving,
         });
         events.push(Event::ServiceChanged(service.name.clone()));
         let (revision, lease) = (at.revision(), at.revision());
@@ -74,9 +78,9 @@ impl Registry {
         let mut revision = Revision::default();
         if let Some(service) = self.service_mut(&key.service) {
             if !unchanged {
-                service.edit(&key.instance, |instance| {
+                events.extend(service.edit(&key.instance, |instance| {
                     instance.spec.status = asked.status
-                });
+                }));
                 service.revision = at.revision();
                 events.extend(service.changed());
             }

@@ -10,7 +10,7 @@ use crate::command::Change;
 use crate::event::Event;
 use crate::group::{Group, GroupState, Tally};
 use crate::history::{ChangeKind, RouteChange};
-use crate::instance::Instance;
+use crate::instance::{Instance, Status};
 use crate::name::{GroupName, InstanceId, ServiceName};
 use crate::record::ServiceRecord;
 use crate::revision::Revision;
@@ -104,6 +104,13 @@ impl Service {
     /// One instance.
     pub fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.instances.get(id)
+    }
+
+    /// Whether it is expected of an instance that it goes: it drains, or its
+    /// group is torn down.
+    pub fn is_leaving(&self, instance: &Instance) -> bool {
+        let group = self.groups.get(instance.group());
+        instance.status() == Status::Draining || group.is_some_and(|group| group.retiring)
     }
 
     /// The changes of the route that are kept, newest first.
@@ -203,11 +210,20 @@ impl Service {
         }
     }
 
-    /// Changes one instance, which views taken earlier do not see.
-    pub(crate) fn edit(&mut self, id: &InstanceId, edit: impl FnOnce(&mut Instance)) {
-        if let Some(instance) = self.instances.get_mut(id) {
-            edit(Arc::make_mut(instance));
-        }
+    /// Changes one instance, which views taken earlier do not see. Tells when
+    /// it is expected to go from then on, or no more.
+    pub(crate) fn edit(
+        &mut self,
+        id: &InstanceId,
+        edit: impl FnOnce(&mut Instance),
+    ) -> Option<Event> {
+        let was_leaving = self.is_leaving(self.instances.get(id)?);
+        let instance = self.instances.get_mut(id)?;
+        edit(Arc::make_mut(instance));
+        let instance = self.instances.get(id)?;
+        let leaving = self.is_leaving(instance);
+        let key = instance.lease_key(&self.name);
+        (leaving != was_leaving).then_some(Event::LeaseLeaving { key, leaving })
     }
 
     /// Tells callers of a new view, unless the service has ended for them.

@@ -2,6 +2,7 @@
 
 use crate::command::Teardown;
 use crate::event::Event;
+use crate::instance::LeaseKey;
 use crate::outcome::Outcome;
 use crate::rejection::{Missing, Rejection};
 use crate::revision::Position;
@@ -41,8 +42,16 @@ impl Registry {
         };
         let mut events = Vec::with_capacity(2);
         let ends = service.weight(&asked.group) > 0;
+        let staying: Vec<LeaseKey> = service
+            .instances()
+            .filter(|it| *it.group() == asked.group && !service.is_leaving(it))
+            .map(|it| it.lease_key(&service.name))
+            .collect();
         if let Some(group) = service.groups.get_mut(&asked.group) {
             group.retiring = true;
+            let leaving = true;
+            let told = staying.into_iter();
+            events.extend(told.map(|key| Event::LeaseLeaving { key, leaving }));
             if group.instances > 0 {
                 events.push(Event::GroupRetiring {
                     service: service.name.clone(),

@@ -1,136 +1,135 @@
-//! The brake: when most of a service would go at once, the registry doubts itself first.
+//! The brake: when most of a service, a zone or a replica's instances would go at once, the registry doubts itself first.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use trimtab_registry::instance::LeaseKey;
-use trimtab_registry::name::ServiceName;
+use trimtab_registry::name::{ServiceName, Zone};
 
-use crate::leases::clock::LeaseTime;
+use super::LeaseSettings;
 
-/// How many unwell leases the brake needs: in a smaller service it would hold
-/// on to the ordinary death of one or two processes.
-const UNWELL_MIN: u32 = 3;
+/// Of a service's leases, at least one in so many must be unwell before those
+/// of one replica are held: what a replica lost of a large service may be a
+/// handful, and a handful may just have died.
+const REPLICA_PART_OF_SERVICE: u64 = 4;
 
-/// Removals that are held back in one service.
+/// The instances among which a loss is looked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// All of a service.
+    Service,
+    /// Those of one zone that has a name.
+    Zone(Zone),
+    /// Those that last renewed through one replica.
+    Replica(u64),
+    /// Those that did not renew since this leader took office.
+    Unheard,
+}
+
+/// Leases counted within a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// All, but for those of which it is expected that they go.
+    pub(crate) leases: u32,
+    /// Of these, those that stopped renewing.
+    pub(crate) unwell: u32,
+}
+
+impl Tally {
+    /// Whether so many at once are taken for a fault of the network. A
+    /// `service` is given for comparison.
+    pub(crate) fn is_mass_loss(
+        self,
+        scope: &Scope,
+        service: Tally,
+        settings: &LeaseSettings,
+    ) -> bool {
+        let (unwell, leases) = (u64::from(self.unwell), u64::from(self.leases));
+        let by_replica = matches!(scope, Scope::Replica(_) | Scope::Unheard);
+        self.unwell >= settings.brake_min
+            && unwell * 100 > leases * u64::from(settings.brake_share)
+            && (!by_replica || unwell * REPLICA_PART_OF_SERVICE >= u64::from(service.leases))
+    }
+}
+
+/// Removals that are held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Brake {
     /// The service.
     pub service: ServiceName,
+    /// Where in it.
+    pub scope: Scope,
     /// Leases whose removal waits.
     pub held: usize,
-    /// Leases that are SUSPECT and do not renew, these included.
+    /// Leases that stopped renewing, these included.
     pub unwell: u32,
-    /// All leases of the service.
+    /// All leases there, but for those that leave anyway.
     pub leases: u32,
-    /// Since when.
-    pub since: LeaseTime,
+    /// What those that are held have in common besides: a zone, a replica.
+    pub common: Vec<Scope>,
+    /// How long ago it began.
+    pub age: Duration,
+    /// When it ends, at the latest.
+    pub ends_in: Duration,
+    /// Enough renew again: the others have their last chance.
+    pub calm: bool,
+}
+
+impl Brake {
+    /// The zone that all of it is in, if that is one with a name.
+    pub fn zone(&self) -> Option<&Zone> {
+        let scopes = std::iter::once(&self.scope).chain(&self.common);
+        scopes.into_iter().find_map(|scope| match scope {
+            Scope::Zone(zone) => Some(zone),
+            _ => None,
+        })
+    }
+
+    /// The replica that all of it renewed through last, if it is one.
+    pub fn via_replica(&self) -> Option<u64> {
+        let scopes = std::iter::once(&self.scope).chain(&self.common);
+        scopes.into_iter().find_map(|scope| match scope {
+            Scope::Replica(replica) => Some(*replica),
+            _ => None,
+        })
+    }
+
+    /// Why, and what comes next, in words.
+    pub fn reason(&self) -> String {
+        let mut reason = format!(
+            "{} of {} instances{} stopped renewing together",
+            self.unwell,
+            self.leases,
+            told(&self.scope)
+        );
+        for scope in &self.common {
+            reason.push_str(match scope {
+                Scope::Zone(_) => ", all",
+                _ => ", all of them",
+            });
+            reason.push_str(&told(scope));
+        }
+        if self.calm {
+            reason.push_str("; renewals came back, the rest is given time to follow");
+        }
+        let (held, seconds) = (self.held, self.ends_in.as_secs_f64().ceil());
+        reason.push_str(&format!(
+            "; the removal of {held} is held back for {seconds} s at most, or until they renew"
+        ));
+        reason
+    }
 }
 
 impl fmt::Display for Brake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "service {}: {} of {} instances stopped renewing together; \
-             they stay SUSPECT and the removal of {} is held back",
-            self.service, self.unwell, self.leases, self.held
-        )
+        write!(f, "service {}: {}", self.service, self.reason())
     }
 }
 
-/// The leases of one service, counted.
-///
-/// All instances that die together are SUSPECT before the first of them is
-/// due for removal: SUSPECT comes at two thirds of the TTL, and their last
-/// renewals lie at most one third apart. So what counts is how many are
-/// unwell, not how many happen to be due already.
-#[derive(Debug, Default)]
-pub(crate) struct Ward {
-    leases: u32,
-    unwell: u32,
-    due: BTreeSet<LeaseKey>,
-    /// Since when most leases are unwell while some are due.
-    alarmed: Option<LeaseTime>,
-    held: bool,
-}
-
-impl Ward {
-    pub(crate) fn admit(&mut self, unwell: bool) {
-        self.leases += 1;
-        self.unwell += u32::from(unwell);
-    }
-
-    pub(crate) fn release(&mut self, unwell: bool) {
-        self.leases -= 1;
-        self.unwell -= u32::from(unwell);
-    }
-
-    /// The health of one lease changed, or not.
-    pub(crate) fn note(&mut self, was_unwell: bool, unwell: bool) {
-        self.unwell = self.unwell + u32::from(unwell) - u32::from(was_unwell);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.leases == 0
-    }
-
-    pub(crate) fn add_due(&mut self, key: LeaseKey) {
-        self.due.insert(key);
-    }
-
-    pub(crate) fn remove_due(&mut self, key: &LeaseKey) {
-        self.due.remove(key);
-    }
-
-    pub(crate) fn due_count(&self) -> usize {
-        self.due.len()
-    }
-
-    /// Nothing is due and no alarm goes on.
-    pub(crate) fn is_calm(&self) -> bool {
-        self.due.is_empty() && self.alarmed.is_none()
-    }
-
-    /// Forgets what is due and any alarm.
-    pub(crate) fn discharge(&mut self) -> BTreeSet<LeaseKey> {
-        self.alarmed = None;
-        self.held = false;
-        std::mem::take(&mut self.due)
-    }
-
-    /// At most `count` leases to remove now: none while the brake holds.
-    pub(crate) fn take_due(
-        &mut self,
-        now: LeaseTime,
-        hold: Duration,
-        count: usize,
-    ) -> Vec<LeaseKey> {
-        let most = self.unwell >= UNWELL_MIN && self.unwell * 2 > self.leases;
-        self.alarmed = match self.alarmed {
-            _ if !most => None,
-            None if !self.due.is_empty() => Some(now),
-            alarmed => alarmed,
-        };
-        self.held = self.alarmed.is_some_and(|since| since.after(hold) > now);
-        if self.held {
-            return Vec::new();
-        }
-        let count = count.min(self.due_count());
-        std::iter::from_fn(|| self.due.pop_first())
-            .take(count)
-            .collect()
-    }
-
-    /// What is held back, if anything is.
-    pub(crate) fn brake(&self, service: &ServiceName) -> Option<Brake> {
-        let since = self.alarmed.filter(|_| self.held && !self.due.is_empty())?;
-        Some(Brake {
-            service: service.clone(),
-            held: self.due_count(),
-            unwell: self.unwell,
-            leases: self.leases,
-            since,
-        })
+fn told(scope: &Scope) -> String {
+    match scope {
+        Scope::Service => String::new(),
+        Scope::Zone(zone) => format!(" in zone {zone}"),
+        Scope::Replica(replica) => format!(" that last renewed through replica {replica}"),
+        Scope::Unheard => " that were not heard of since this leader took office".to_owned(),
     }
 }

@@ -12,6 +12,11 @@ impl LeaseTime {
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
+
+    /// How long after `earlier` it is; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
 }
 
 /// Counts lease time.

@@ -19,7 +19,19 @@ pub struct Judge {
     leases: Leases,
     /// The term this replica leads in.
     leading: Option<u64>,
+    /// Steps in a row that came late.
+    late: u32,
 }
+
+/// A step that took longer came late: the process did not run meanwhile, and
+/// renewals that arrived in time may still wait in its sockets. A fifth more
+/// than [`crate::lease_keeper::JUDGE_INTERVAL`]; for the rest of it, the
+/// process has run.
+const ON_TIME: Duration = Duration::from_millis(120);
+
+/// So many late steps in a row are taken for how the machine is, not for a
+/// stall: some ten seconds. Beyond that the dead would stay for ever.
+const LATE_STEPS_MAX: u32 = 50;
 
 impl Judge {
     /// Knows no lease and does not lead.
@@ -28,6 +40,7 @@ impl Judge {
             clock,
             leases: Leases::new(settings),
             leading: None,
+            late: 0,
         }
     }
 
@@ -81,16 +94,27 @@ impl Judge {
     }
 
     /// So much real time went by since the last call: what is to be proposed
-    /// now, if anything is.
+    /// now, if anything is. Nothing when the call comes late: what waits in the
+    /// sockets is to be heard first.
     pub fn judge(&mut self, elapsed: Duration) -> Option<Command> {
         let now = self.clock.advance(elapsed);
-        self.leading?;
+        self.late = match elapsed > ON_TIME {
+            true => self.late.saturating_add(1),
+            false => 0,
+        };
+        let is_stalled = (1..=LATE_STEPS_MAX).contains(&self.late);
+        self.leading.filter(|_| !is_stalled)?;
         self.leases.judge(now)
     }
 
     /// Where removals are held back.
     pub fn brakes(&self) -> Vec<Brake> {
-        self.leases.brakes()
+        self.leases.brakes(self.clock.now())
+    }
+
+    /// How many leases there are, and how many of them are SUSPECT.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.leases.len(), self.leases.suspects())
     }
 
     /// For simulations, which plant bugs here.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use trimtab_registry::name::Zone;
 use trimtab_registry::revision::Revision;
 
-use crate::leases::LeaseSettings;
-use crate::leases::clock::LeaseTime;
+use super::LeaseSettings;
+use super::clock::LeaseTime;
+use super::ward::{Counted, Heard, Pen};
 
 /// One stretch of leading, or of following, by this replica.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +18,15 @@ pub(crate) struct Reign {
     pub(crate) since: LeaseTime,
 }
 
+/// What is known of a lease when it begins, or is found.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    pub(crate) ttl: Duration,
+    pub(crate) zone: Zone,
+    pub(crate) leaving: bool,
+    pub(crate) suspect_since: Option<Revision>,
+}
+
 /// What the leader remembers of one lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
@@ -24,14 +35,23 @@ pub(crate) struct Slot {
     reign: u64,
     /// The last renewal.
     renewed: LeaseTime,
-    /// The replica it came through; 0 when not known.
-    via: u64,
+    heard: Heard,
+    zone: Zone,
+    /// It is expected that it goes.
+    leaving: bool,
     /// When its stream broke, if no renewal came since.
     broken: Option<LeaseTime>,
     /// Since when it is SUSPECT, as applied.
     suspect_since: Option<Revision>,
     /// It is SUSPECT but was renewed since.
     returned: bool,
+    /// It was judged to be SUSPECT, which may not have been applied yet, and
+    /// was not renewed since.
+    doubted: bool,
+    /// When it became due for removal.
+    pub(crate) due: Option<LeaseTime>,
+    /// Its removal was let through.
+    let_go: bool,
     /// When it was last put into a judgement of which nothing was heard yet.
     judged: Option<LeaseTime>,
     /// It was renewed since it was judged.
@@ -64,24 +84,58 @@ pub(crate) enum Next {
 
 impl Slot {
     /// A lease that counts as renewed `now`.
-    pub(crate) fn new(now: LeaseTime, ttl: Duration, suspect_since: Option<Revision>) -> Self {
+    pub(crate) fn new(now: LeaseTime, reign: Reign, granted: Granted) -> Self {
         Self {
-            ttl,
-            reign: 0,
+            ttl: granted.ttl,
+            reign: reign.number,
             renewed: now,
-            via: 0,
+            heard: Heard::Granted,
+            zone: granted.zone,
+            leaving: granted.leaving,
             broken: None,
-            suspect_since,
+            suspect_since: granted.suspect_since,
             returned: false,
+            doubted: false,
+            due: None,
+            let_go: false,
             judged: None,
             renewed_since_judged: false,
             place: Place::Agenda(now),
         }
     }
 
-    /// It is SUSPECT and was not renewed since.
+    /// It stopped renewing: it is SUSPECT, or about to be, and was not renewed
+    /// since.
     pub(crate) fn unwell(&self) -> bool {
-        self.suspect_since.is_some() && !self.returned
+        self.doubted || (self.suspect_since.is_some() && !self.returned)
+    }
+
+    /// It is SUSPECT, as applied.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect_since.is_some()
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Where the brake counts it.
+    pub(crate) fn counted(&self) -> Counted {
+        let belongs = !self.leaving && !self.let_go;
+        let pen = belongs.then(|| Pen {
+            zone: self.zone.clone(),
+            heard: self.heard,
+        });
+        let unwell = self.unwell();
+        Counted { pen, unwell }
+    }
+
+    /// A renewal through this replica would change nothing but its time.
+    pub(crate) fn is_steady(&self, reign: Reign, via: u64) -> bool {
+        self.reign == reign.number
+            && self.heard == Heard::Through(via)
+            && !self.unwell()
+            && !self.let_go
     }
 
     /// Forgets what was noted in an earlier reign, of which this one knows
@@ -91,16 +145,21 @@ impl Slot {
         if self.reign != reign.number {
             self.reign = reign.number;
             self.renewed = self.renewed.max(reign.since);
-            self.via = 0;
+            self.heard = Heard::Unheard;
             self.broken = None;
             self.judged = None;
+            self.due = None;
+            self.let_go = false;
         }
     }
 
     pub(crate) fn renew(&mut self, now: LeaseTime, via: u64) {
         self.renewed = now;
-        self.via = via;
+        self.heard = Heard::Through(via);
         self.broken = None;
+        self.doubted = false;
+        self.due = None;
+        self.let_go = false;
         self.renewed_since_judged = true;
         self.returned = self.suspect_since.is_some();
     }
@@ -108,7 +167,7 @@ impl Slot {
     /// Notes that its stream at replica `via` broke, unless its last renewal
     /// came through another one.
     pub(crate) fn note_break(&mut self, now: LeaseTime, via: u64) -> bool {
-        let elsewhere = self.via != 0 && self.via != via;
+        let elsewhere = matches!(self.heard, Heard::Through(other) if other != via);
         if !elsewhere {
             self.broken = self.broken.or(Some(now));
         }
@@ -120,15 +179,33 @@ impl Slot {
         self.renewed_since_judged = false;
     }
 
+    /// It was put into a judgement as SUSPECT.
+    pub(crate) fn doubt(&mut self, now: LeaseTime) {
+        self.judge(now);
+        self.doubted = true;
+    }
+
+    /// It was put into a judgement for removal.
+    pub(crate) fn let_go(&mut self, now: LeaseTime) {
+        self.judge(now);
+        self.let_go = true;
+    }
+
     pub(crate) fn suspected(&mut self, since: Revision) {
         self.suspect_since = Some(since);
         self.returned = self.judged.take().is_some() && self.renewed_since_judged;
+        self.doubted = false;
     }
 
     pub(crate) fn revived(&mut self) {
         self.suspect_since = None;
         self.returned = false;
+        self.doubted = false;
         self.judged = None;
+    }
+
+    pub(crate) fn leaves(&mut self, leaving: bool) {
+        self.leaving = leaving;
     }
 
     /// What comes of it `now`.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trimtab_registry::command::{
-    Command, Deregister, JudgeLeases, LEASES_PER_JUDGEMENT_MAX, Register,
+    Command, Deregister, JudgeLeases, LEASES_PER_JUDGEMENT_MAX, Register, SetStatus,
 };
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::{
@@ -14,7 +14,8 @@ use trimtab_registry::outcome::Outcome;
 use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
-use super::{LeaseClock, LeaseSettings, LeaseTime, Leases};
+use super::brake::{Brake, Scope};
+use super::{Judge, LeaseClock, LeaseSettings, LeaseTime, Leases};
 
 mod brake;
 mod random;
@@ -59,6 +60,10 @@ impl Leader {
     }
 
     fn register(&mut self, service: &str, id: &str) -> LeaseKey {
+        self.register_in("", service, id)
+    }
+
+    fn register_in(&mut self, zone: &str, service: &str, id: &str) -> LeaseKey {
         let service = ServiceName::parse(service).unwrap();
         let id = InstanceId::parse(id).unwrap();
         self.apply(&Command::Register(Register {
@@ -67,7 +72,7 @@ impl Leader {
                 id: id.clone(),
                 group: GroupName::parse("v1").unwrap(),
                 address: Address::parse("127.0.0.1:80").unwrap(),
-                zone: Zone::default(),
+                zone: Zone::parse(zone).unwrap(),
                 capacity: Capacity::default(),
                 metadata: Metadata::default(),
                 status: DeclaredStatus::Ready,
@@ -100,11 +105,19 @@ impl Leader {
         }
     }
 
-    /// Judges and applies until there is nothing more to judge.
+    /// Judges and applies until there is nothing more to judge, now and in the
+    /// next step: what is due is removed in the step after.
     fn settle(&mut self) {
-        while let Some(judged) = self.judge() {
-            self.apply(&Command::JudgeLeases(judged));
+        for _ in 0..2 {
+            while let Some(judged) = self.judge() {
+                self.apply(&Command::JudgeLeases(judged));
+            }
+            self.pass(Duration::from_nanos(1));
         }
+    }
+
+    fn brakes(&self) -> Vec<Brake> {
+        self.leases.brakes(self.now)
     }
 
     fn status(&self, key: &LeaseKey) -> Option<Status> {
@@ -113,6 +126,13 @@ impl Leader {
             .service(&key.service)?
             .instance(&key.instance)?;
         (instance.lease == key.lease).then(|| instance.status())
+    }
+
+    /// As applied, whatever else the instance says of itself.
+    fn is_suspect(&self, key: &LeaseKey) -> bool {
+        let service = self.registry.service(&key.service);
+        let instance = service.and_then(|service| service.instance(&key.instance));
+        instance.is_some_and(|it| it.lease == key.lease && it.suspect_since.is_some())
     }
 
     fn left(&self, keys: &[LeaseKey]) -> usize {
@@ -300,10 +320,10 @@ fn a_new_leader_forgets_breaks_and_dues_of_before() {
     leader.settle();
     leader.pass(TTL / 3);
     leader.settle();
-    assert_eq!(leader.leases.brakes().len(), 1);
+    assert_eq!(leader.brakes().len(), 1);
 
     leader.leases.lead(leader.now, TERM);
-    assert!(leader.leases.brakes().is_empty());
+    assert!(leader.brakes().is_empty());
     leader.pass(TTL - Duration::from_millis(1));
     leader.settle();
     assert_eq!(leader.left(&keys), 4);
@@ -384,7 +404,7 @@ fn leases_that_end_are_forgotten() {
     leader.settle();
     leader.pass(TTL / 3);
     leader.settle();
-    assert_eq!(leader.leases.brakes().len(), 1);
+    assert_eq!(leader.brakes().len(), 1);
     for key in keys {
         leader
             .leases
@@ -394,6 +414,30 @@ fn leases_that_end_are_forgotten() {
     let leases = &leader.leases;
     assert!(leases.is_empty() && leases.agenda.is_empty());
     assert!(leases.wards.is_empty() && leases.restless.is_empty());
+}
+
+#[test]
+fn a_step_that_comes_late_judges_nothing() {
+    let mut leader = Leader::new();
+    let keys = leader.register_many("catalog", 2);
+    let mut judge = Judge::default();
+    judge.restored(&leader.registry);
+    judge.leads_in(Some(TERM));
+    let on_time = Duration::from_millis(100);
+    for _ in 0..99 {
+        assert!(judge.judge(on_time).is_none());
+    }
+    // They would be suspect now; but both renewed while the process stalled.
+    assert!(judge.judge(Duration::from_millis(250)).is_none());
+    assert_eq!(judge.renew(HERE, &keys), Some(Vec::new()));
+    assert!(judge.judge(on_time).is_none());
+
+    // A machine that is always late is no stall.
+    let mut judged = None;
+    for _ in 0..200 {
+        judged = judged.or(judge.judge(Duration::from_millis(150)));
+    }
+    assert!(judged.is_some());
 }
 
 #[test]

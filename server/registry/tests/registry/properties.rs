@@ -272,11 +272,14 @@ pub(crate) fn views(registry: &Registry) -> BTreeMap<String, ServiceView> {
     views.map(|view| (view.service.to_string(), view)).collect()
 }
 
-fn leases(registry: &Registry) -> Vec<LeaseKey> {
+/// All leases, and of each whether its instance is expected to go.
+fn leases(registry: &Registry) -> BTreeMap<LeaseKey, bool> {
     let of = |service: &trimtab_registry::service::Service| {
         let name = service.name().clone();
-        let instances: Vec<LeaseKey> = service.instances().map(|it| it.lease_key(&name)).collect();
-        instances
+        let leases = service
+            .instances()
+            .map(|it| (it.lease_key(&name), service.is_leaving(it)));
+        leases.collect::<Vec<_>>()
     };
     registry.services().flat_map(of).collect()
 }
@@ -329,12 +332,15 @@ fn check_step(before: &Registry, world: &World, command: &Command, outcome: &Out
     let mut expected = leases(before);
     for event in &world.events {
         match event {
-            Event::LeaseGranted { key, .. } => expected.push(key.clone()),
-            Event::LeaseEnded { key } => expected.retain(|lease| lease != key),
+            Event::LeaseGranted { key, leaving, .. } | Event::LeaseLeaving { key, leaving } => {
+                expected.insert(key.clone(), *leaving);
+            }
+            Event::LeaseEnded { key } => {
+                expected.remove(key);
+            }
             _ => {}
         }
     }
-    expected.sort();
     assert_eq!(expected, leases(&world.registry));
 
     if let Command::Register(asked) = command {

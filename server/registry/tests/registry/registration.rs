@@ -53,6 +53,8 @@ fn a_registration_tells_its_lease_and_its_events() {
     let granted = |key| Event::LeaseGranted {
         key,
         ttl: Ttl::default(),
+        zone: spec("v1", "a").zone,
+        leaving: false,
     };
     let changed = Event::ServiceChanged(service("s"));
     assert_eq!(world.events, vec![granted(key.clone()), changed.clone()]);

@@ -23,9 +23,14 @@ fn its_instances_are_told_and_it_goes_with_the_last() {
         service: service("s"),
         group: group("v1"),
     };
+    let leaving = |id| Event::LeaseLeaving {
+        key: world.lease("s", id),
+        leaving: true,
+    };
+    let changed = Event::ServiceChanged(service("s"));
     assert_eq!(
         world.events,
-        vec![retiring, Event::ServiceChanged(service("s"))]
+        vec![leaving("v1-0"), leaving("v1-1"), retiring, changed]
     );
     assert_eq!(world.groups("s"), "v1:RETIRING v2:ACTIVE");
     assert_eq!(

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::brake::Ward;
 use super::super::slot::{Place, Slot};
+use super::super::ward::Ward;
 use super::*;
 
-const INSTANCES: usize = 6;
+const INSTANCES: usize = 8;
+const ZONES: [&str; 3] = ["a", "b", ""];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -22,6 +23,7 @@ enum Step {
     },
     Register(usize),
     Leave(usize),
+    Drain(usize),
     Lead,
     Follow,
 }
@@ -35,7 +37,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (instance.clone(), replica).prop_map(|(i, via)| Step::Break(i, via)),
         6 => prop::bool::weighted(0.8).prop_map(|applied| Step::Judge { applied }),
         1 => instance.clone().prop_map(Step::Register),
-        1 => instance.prop_map(Step::Leave),
+        1 => instance.clone().prop_map(Step::Leave),
+        1 => instance.prop_map(Step::Drain),
         1 => Just(Step::Lead),
         1 => Just(Step::Follow),
     ]
@@ -72,18 +75,35 @@ impl Oracle {
             let silent = truth.renewed.max(self.leading_since).after(TTL * 2 / 3);
             let broken = truth.broken.map(|at| at.after(grace));
             assert!(silent <= leader.now || broken.is_some_and(|at| at <= leader.now));
-            assert_ne!(leader.status(key), Some(Status::Suspect));
+            assert!(!leader.is_suspect(key));
         }
         for expiry in &judged.expire {
             let truth = self.leases[&expiry.key];
             let over = truth.renewed.max(self.leading_since).after(TTL);
             assert!(over <= leader.now, "{truth:?} at {:?}", leader.now);
-            assert_eq!(leader.status(&expiry.key), Some(Status::Suspect));
+            assert!(leader.is_suspect(&expiry.key));
         }
     }
 }
 
-/// Every lease is in one place, and knows in which.
+fn register(leader: &mut Leader, i: usize) -> LeaseKey {
+    leader.register_in(ZONES[i % ZONES.len()], "catalog", &format!("i{i}"))
+}
+
+/// What is held has its reason, and its end.
+fn check_brakes(leader: &Leader) {
+    for brake in leader.brakes() {
+        assert!(
+            brake.held > 0 && brake.held <= brake.unwell as usize,
+            "{brake:?}"
+        );
+        assert!(brake.calm || brake.unwell * 2 > brake.leases, "{brake:?}");
+        assert!(brake.unwell >= 3 || brake.calm, "{brake:?}");
+        assert!(brake.age + brake.ends_in <= HOLD, "{brake:?}");
+    }
+}
+
+/// Every lease is in one place, is counted in it, and knows in which.
 fn check_books(leases: &Leases) {
     let is_due = |slot: &&Slot| slot.place == Place::Due;
     let due = leases.slots.values().filter(is_due).count();
@@ -92,6 +112,16 @@ fn check_books(leases: &Leases) {
         leases.wards.values().map(Ward::due_count).sum::<usize>(),
         due
     );
+    let suspects = leases.slots.values().filter(|slot| slot.is_suspect());
+    assert_eq!(leases.suspects(), suspects.count());
+    for (service, ward) in &leases.wards {
+        let mut anew = Ward::default();
+        let of = |(key, _): &(&LeaseKey, &Slot)| key.service == *service;
+        for (_, slot) in leases.slots.iter().filter(of) {
+            anew.admit(&slot.counted());
+        }
+        assert_eq!(ward.tallies(), anew.tallies());
+    }
 }
 
 proptest! {
@@ -99,7 +129,7 @@ proptest! {
     fn the_living_stay_and_the_dead_go(steps in vec(steps(), 1..200)) {
         let mut leader = Leader::new();
         let mut oracle = Oracle::default();
-        let mut keys = leader.register_many("catalog", INSTANCES);
+        let mut keys: Vec<LeaseKey> = (0..INSTANCES).map(|i| register(&mut leader, i)).collect();
         keys.iter().for_each(|key| oracle.renew(leader.now, key));
         for step in steps {
             match step {
@@ -116,7 +146,9 @@ proptest! {
                     }
                 }
                 Step::Judge { applied } => {
-                    if let Some(judged) = leader.judge() {
+                    let judged = leader.judge();
+                    check_brakes(&leader);
+                    if let Some(judged) = judged {
                         oracle.check(&leader, &judged);
                         if applied {
                             leader.apply(&Command::JudgeLeases(judged));
@@ -124,12 +156,18 @@ proptest! {
                     }
                 }
                 Step::Register(i) => {
-                    keys[i] = leader.register("catalog", &format!("i{i}"));
+                    keys[i] = register(&mut leader, i);
                     oracle.renew(leader.now, &keys[i]);
                 }
                 Step::Leave(i) => {
                     let lease = keys[i].clone();
                     leader.apply(&Command::Deregister(Deregister { lease }));
+                }
+                Step::Drain(i) => {
+                    let (lease, status) = (keys[i].clone(), DeclaredStatus::Draining);
+                    if leader.status(&lease).is_some() {
+                        leader.apply(&Command::SetStatus(SetStatus { lease, status }));
+                    }
                 }
                 Step::Lead => {
                     leader.leases.lead(leader.now, TERM);
@@ -146,16 +184,17 @@ proptest! {
         // when the longest hold is over.
         leader.leases.lead(leader.now, TERM);
         let (alive, dead) = keys.split_at(INSTANCES / 2);
-        for _ in 0..60 {
+        let steps = (TTL + HOLD).as_secs() / 2 + 2;
+        for _ in 0..steps {
             leader.pass(Duration::from_secs(2));
             leader.leases.renew(leader.now, HERE, alive);
             leader.settle();
             for key in alive {
-                let status = leader.status(key);
-                prop_assert!(status.is_none_or(|status| status == Status::Ready), "{:?}", status);
+                prop_assert!(!leader.is_suspect(key));
             }
         }
         prop_assert_eq!(leader.left(dead), 0);
+        prop_assert!(leader.leases.restless.is_empty());
         check_books(&leader.leases);
     }
 }
