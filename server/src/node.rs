@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -122,6 +122,13 @@ impl Node {
         let (sender, relay) = relay::relay();
         let renewals = Renewals::new(config.id, Arc::clone(&keeper), sender);
         let started = Instant::now();
+        let settles_at = storage.settles_for()?.map(|settle| {
+            info!(
+                ?settle,
+                "restored from a snapshot; views are held back while instances register anew"
+            );
+            started + settle
+        });
         let publisher = Publisher {
             views: Arc::clone(&views),
             watchers: Arc::clone(&watchers),
@@ -147,6 +154,7 @@ impl Node {
             keeper,
             observer: Arc::new(observer),
             cut_off,
+            settles_at,
             stop: CancellationToken::new(),
         };
 
@@ -174,7 +182,8 @@ impl Node {
         self.address
     }
 
-    /// Waits until this replica serves: it has caught up with a leader.
+    /// Waits until this replica serves: it has caught up with a leader, and
+    /// after a restore has let instances register anew.
     ///
     /// # Errors
     /// What stopped it before that.
@@ -182,12 +191,17 @@ impl Node {
         let mut status = self.context.handle.status();
         let decided = status.wait_for(|status| status.caught_up || status.fatal.is_some());
         match decided.await {
-            Ok(status) => match &status.fatal {
-                None => Ok(()),
-                Some(reason) => Err(reason.clone()),
-            },
-            Err(_) => Err("the replica has stopped".to_owned()),
+            Ok(status) => {
+                if let Some(reason) = &status.fatal {
+                    return Err(reason.clone());
+                }
+            }
+            Err(_) => return Err("the replica has stopped".to_owned()),
         }
+        if let Some(at) = self.context.settles_at {
+            sleep_until(at).await;
+        }
+        Ok(())
     }
 
     /// Waits until the replica stops by itself, and tells why.

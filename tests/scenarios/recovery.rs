@@ -26,7 +26,7 @@ use trimtab_server::backup::directory::Directory;
 use trimtab_server::backup::file::SnapshotFile;
 use trimtab_server::backup::format;
 use trimtab_server::backup::header::Source;
-use trimtab_server::backup::restore::{JUMP, Plan, restore};
+use trimtab_server::backup::restore::{JUMP, Plan, SETTLE, restore};
 use trimtab_server::config::Config;
 use trimtab_server::consensus::entry::encode_state;
 use trimtab_server::node::Node;
@@ -46,9 +46,9 @@ struct Caller {
 }
 
 impl Caller {
-    async fn start(endpoints: &str) -> Caller {
+    async fn start(endpoints: &str, service: &str) -> Caller {
         let client = Client::connect(endpoints).expect("valid");
-        let balancer = client.service("catalog").await.expect("known");
+        let balancer = client.service(service).await.expect("known");
         let answered = Answered::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (counts, stopped) = (Arc::clone(&answered), Arc::clone(&stop));
@@ -168,12 +168,14 @@ async fn begin_anew(
     directory: PathBuf,
     cluster: &Cluster,
     at: u64,
+    settle: Duration,
 ) -> (Node, Operator) {
     let address = cluster.address(at);
     let plan = Plan {
         replica_id: 1,
         advertise: address.to_string(),
         jump: JUMP,
+        settle,
     };
     let from = snapshot.header.applied.index;
     let founded = restore(snapshot, &directory, &plan).expect("restored");
@@ -213,7 +215,7 @@ async fn the_survivor_of_a_lost_quorum_becomes_a_new_cluster_that_all_follow() {
     let mut cluster = Cluster::start(3).await;
     let _first = instance(&cluster.endpoints(), "catalog", "v1", "a").await;
     let _second = instance(&cluster.endpoints(), "catalog", "v2", "b").await;
-    let caller = Caller::start(&cluster.endpoints()).await;
+    let caller = Caller::start(&cluster.endpoints(), "catalog").await;
     let switched = switch(&cluster.operator(), "v2").await;
     confirmed(&cluster.operator(), switched).await;
     caller.is_answered_by("v2").await;
@@ -260,7 +262,14 @@ async fn the_survivor_of_a_lost_quorum_becomes_a_new_cluster_that_all_follow() {
     let snapshot = SnapshotFile::read(&path).expect("whole");
     let old_cluster_id = snapshot.header.cluster_id;
 
-    let (node, operator) = begin_anew(snapshot, files.path().join("new"), &cluster, 3).await;
+    let (node, operator) = begin_anew(
+        snapshot,
+        files.path().join("new"),
+        &cluster,
+        3,
+        Duration::ZERO,
+    )
+    .await;
     let after = view(&operator).await;
     assert_eq!(after.route, before.route);
     assert_eq!(after.route_revision, before.route_revision);
@@ -317,12 +326,15 @@ async fn what_came_after_the_backup_is_lost_and_instances_register_anew() {
     let operator = cluster.operator();
     let _first = instance(&cluster.endpoints(), "catalog", "v1", "a").await;
     let _second = instance(&cluster.endpoints(), "catalog", "v2", "b").await;
-    let caller = Caller::start(&cluster.endpoints()).await;
+    let caller = Caller::start(&cluster.endpoints(), "catalog").await;
     let backup = save(&operator, false, &files.path().join("backup")).await;
     assert_eq!(backup.header.source, Source::Quorum);
     let saved = view(&operator).await;
 
-    // Later: an instance, a switch that callers follow, a lease that is another.
+    // Later: a service of its own, an instance, a switch that callers follow.
+    let _late = instance(&cluster.endpoints(), "late", "v1", "l").await;
+    let late_caller = Caller::start(&cluster.endpoints(), "late").await;
+    late_caller.is_answered_by("v1").await;
     let _third = instance(&cluster.endpoints(), "catalog", "v2", "c").await;
     let lost = switch(&operator, "v2").await;
     confirmed(&operator, lost).await;
@@ -332,17 +344,16 @@ async fn what_came_after_the_backup_is_lost_and_instances_register_anew() {
         cluster.destroy(id);
     }
 
-    let (node, operator) = begin_anew(backup, files.path().join("new"), &cluster, 2).await;
+    let (node, operator) = begin_anew(backup, files.path().join("new"), &cluster, 2, SETTLE).await;
+    // What the backup does not know has registered anew before a caller hears
+    // of anything, and no call failed meanwhile.
     let after = view(&operator).await;
     assert_eq!(after.route, saved.route);
+    assert_eq!(status_of(&after, "c"), Some(InstanceStatus::Ready));
     confirmed(&operator, after.revision).await;
     caller.is_answered_by("v1").await;
-    eventually(
-        "the instance that the backup did not know registers anew",
-        async || view(&operator).await,
-        |view| status_of(view, "c") == Some(InstanceStatus::Ready),
-    )
-    .await;
+    late_caller.is_answered_by("v1").await;
+    late_caller.end().await;
     // Who read the route that was lost is refused, who read this one is not.
     let mut shift = ServiceShift::new("catalog", ShiftTarget::SwitchTo("v2".to_owned()));
     shift.expected_route_revision = Some(lost);

@@ -75,7 +75,8 @@ fn a_snapshot_of_a_running_registry_becomes_another_registry() {
     assert_eq!(inspected, saved);
 
     let data = registry.beside("restored");
-    let restored = json(&["snapshot", "restore", &file, "--data-dir", &data]);
+    let restore = ["snapshot", "restore", &file, "--data-dir", &data];
+    let restored = json(&[&restore[..], &["--settle", "0s"]].concat());
     golden::check_json("snapshot-restore.json", &restored);
     let jumped = saved["index"].as_u64().unwrap() + 1_000_000_000;
     assert_eq!(restored["revision"].as_u64(), Some(jumped));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use trimtab_registry::revision::{Position, Revision};
 
@@ -18,6 +19,12 @@ use crate::storage::offline::UNFINISHED_NAME;
 /// second that is a day.
 pub const JUMP: u64 = 1_000_000_000;
 
+/// How long the new cluster keeps its views to itself, unless told otherwise.
+/// Instances find it within a second or two, six where two of three addresses
+/// are dead; then they renew, or learn that their lease is lost and register
+/// anew.
+pub const SETTLE: Duration = Duration::from_secs(10);
+
 /// Positions beyond this are refused, so that none ever runs over.
 const INDEX_MAX: u64 = 1 << 62;
 
@@ -30,6 +37,11 @@ pub struct Plan {
     pub advertise: String,
     /// How far revisions jump: see [`JUMP`].
     pub jump: u64,
+    /// How long, at its first start, the new cluster keeps its views to
+    /// itself: see [`SETTLE`]. They are as old as the snapshot, and lack every
+    /// instance that came later; callers do better with the last view they
+    /// have until those instances have registered anew.
+    pub settle: Duration,
 }
 
 /// What became of it.
@@ -79,6 +91,7 @@ pub fn restore(
         identity,
         &message::snapshot_to_wire(founded.snapshot),
         &message::hard_state_to_wire(&founded.hard_state),
+        plan.settle,
     )?;
     Ok(Founded {
         identity,

@@ -40,6 +40,8 @@ pub struct Context {
     /// Whether this replica has heard of no leader for longer than an election
     /// takes.
     pub cut_off: watch::Receiver<bool>,
+    /// Until when views are held back, after a restore.
+    pub settles_at: Option<Instant>,
     /// Cancelled when the replica stops: streams say goodbye and end.
     pub stop: CancellationToken,
 }
@@ -57,6 +59,23 @@ impl Context {
     /// Whether what this replica says may be old: it hears of no leader.
     pub(crate) fn possibly_stale(&self) -> bool {
         !self.handle.status().borrow().has_leader()
+    }
+
+    /// # Errors
+    /// UNAVAILABLE as long as callers do better with the last views they have:
+    /// after a restore, until instances that the snapshot does not know had
+    /// the time to register anew.
+    pub(crate) fn require_settled(&self) -> Result<(), Status> {
+        let now = Instant::now();
+        match self.settles_at {
+            Some(at) if now < at => Err(Status::unavailable(format!(
+                "replica {} was restored from a snapshot, and waits {} s more for instances to \
+                 register anew before it tells callers where they are",
+                self.id,
+                (at - now).as_secs() + 1
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// # Errors

@@ -47,6 +47,7 @@ impl Discovery for DiscoveryService {
         let request = request.into_inner();
         let service = ServiceName::parse(&request.service).map_err(of_invalid)?;
         self.context.require_caught_up()?;
+        self.context.require_settled()?;
         if request.linearizable {
             let barrier = self.context.handle.read_barrier().await;
             barrier.map_err(of_propose_error)?;
@@ -77,6 +78,7 @@ impl Discovery for DiscoveryService {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<WatchStream>, Status> {
         self.context.require_caught_up()?;
+        self.context.require_settled()?;
         let session = Session::new(self.context.clone(), request.into_inner());
         let responses = stream::unfold(session, |mut session| async move {
             let next = session.next().await?;

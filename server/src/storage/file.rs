@@ -212,7 +212,7 @@ impl Storage {
     /// tell a newest commit that the disk damaged from one that was torn by a
     /// crash: it would go back to the one before, and what was acknowledged
     /// since would be gone without a word.
-    fn begin(&self) -> Result<WriteTransaction, redb::TransactionError> {
+    pub(super) fn begin(&self) -> Result<WriteTransaction, redb::TransactionError> {
         let mut transaction = self.database()?.begin_write()?;
         transaction.set_two_phase_commit(true);
         Ok(transaction)
@@ -340,7 +340,7 @@ impl Storage {
 
     /// The disk failed, or, if it did not, the database cannot make sense of
     /// what it holds.
-    fn write_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
+    pub(super) fn write_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
         match self.failure(error) {
             Some(reason) => StorageError::Write {
                 path: self.path.clone(),

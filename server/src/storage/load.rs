@@ -176,7 +176,7 @@ impl Storage {
         Ok(())
     }
 
-    fn read_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
+    pub(super) fn read_error(&self, what: &'static str, error: &dyn fmt::Display) -> StorageError {
         match self.failure(error) {
             Some(reason) => StorageError::Read {
                 path: self.path.clone(),

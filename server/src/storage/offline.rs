@@ -3,18 +3,32 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use redb::{Database, ReadableDatabase as _};
+use prost::Message as _;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use trimtab_proto::internal::v1::{HardState, Snapshot};
 
 use super::error::StorageError;
-use super::file::{FILE_NAME, Identity, KEY_IDENTITY, META, Storage, decode_identity};
+use super::file::{FILE_NAME, Identity, KEY_IDENTITY, LOG, META, Storage, decode_identity};
 use super::open::{Opener, contain, sync_names};
-use super::record::unseal;
+use super::record::{seal, unseal};
 
 /// The name of a file that is being made. Where it is found, the making was
 /// broken off.
 pub const UNFINISHED_NAME: &str = "replica.redb.unfinished";
+
+/// The key in the `meta` table of what is to be known at the first start after
+/// a restore. The others are in [`super::file`].
+const KEY_SETTLE: u64 = 5;
+
+/// Whether a replica starts for the first time on what was restored, and what
+/// follows from it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SettleRecord {
+    #[prost(uint64, tag = "1")]
+    settle_ms: u64,
+}
 
 impl Storage {
     /// Opens the file in `directory`, whoever it belongs to. Makes nothing.
@@ -33,7 +47,8 @@ impl Storage {
 
     /// Makes the data directory of a replica that begins with `snapshot`. The
     /// file gets its name when all of it is on the disk; until then no replica
-    /// starts there.
+    /// starts there. For so long after its first start it is to settle: see
+    /// [`Storage::settles_for`].
     ///
     /// # Errors
     ///
@@ -44,12 +59,16 @@ impl Storage {
         identity: Identity,
         snapshot: &Snapshot,
         hard_state: &HardState,
+        settle: Duration,
     ) -> Result<(), StorageError> {
         let unfinished = directory.join(UNFINISHED_NAME);
         let path = directory.join(FILE_NAME);
         fs::create_dir_all(directory).map_err(failed(&path))?;
         let made = contain(&unfinished, || {
-            write(&unfinished, identity, snapshot, hard_state)?;
+            let mut storage = create(&unfinished, identity)?;
+            storage.found(snapshot, hard_state)?;
+            storage.note_settle(settle)?;
+            drop(storage);
             // What the disk took it must also give back.
             let mut written = open(unfinished.clone())?;
             written.load()?;
@@ -62,6 +81,44 @@ impl Storage {
             let _ = fs::remove_file(&unfinished);
         }
         made
+    }
+
+    /// How long the replica that starts now is to wait until it shows what it
+    /// holds: at the first start on what was made by [`Storage::make`], when
+    /// nothing has been added to it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn settles_for(&self) -> Result<Option<Duration>, StorageError> {
+        let what = "what was restored";
+        let read = |error: &dyn std::fmt::Display| self.read_error(what, error);
+        let database = self.database().map_err(|e| read(&e))?;
+        let transaction = database.begin_read().map_err(|e| read(&e))?;
+        let meta = transaction.open_table(META).map_err(|e| read(&e))?;
+        let Some(record) = meta.get(KEY_SETTLE).map_err(|e| read(&e))? else {
+            return Ok(None);
+        };
+        let payload = unseal(KEY_SETTLE, record.value());
+        let payload = payload.map_err(|reason| self.damaged(what, &reason))?;
+        let record =
+            SettleRecord::decode(payload).map_err(|e| self.damaged(what, &e.to_string()))?;
+        let log = transaction.open_table(LOG).map_err(|e| read(&e))?;
+        let is_new = log.first().map_err(|e| read(&e))?.is_none();
+        Ok(is_new.then(|| Duration::from_millis(record.settle_ms)))
+    }
+
+    fn note_settle(&self, settle: Duration) -> Result<(), StorageError> {
+        let write = |error: &dyn std::fmt::Display| self.write_error("what was restored", error);
+        let settle_ms = u64::try_from(settle.as_millis()).unwrap_or(u64::MAX);
+        let record = seal(KEY_SETTLE, &SettleRecord { settle_ms }.encode_to_vec());
+        let transaction = self.begin().map_err(|e| write(&e))?;
+        {
+            let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
+            meta.insert(KEY_SETTLE, record.as_slice())
+                .map_err(|e| write(&e))?;
+        }
+        transaction.commit().map_err(|e| write(&e))
     }
 }
 
@@ -76,17 +133,11 @@ pub(super) fn refuse_unfinished(directory: &Path) -> Result<(), StorageError> {
     }
 }
 
-fn write(
-    path: &Path,
-    identity: Identity,
-    snapshot: &Snapshot,
-    hard_state: &HardState,
-) -> Result<(), StorageError> {
+fn create(path: &Path, identity: Identity) -> Result<Storage, StorageError> {
     // Refused where another process makes one: an empty file becomes a database.
     File::create_new(path).map_err(failed(path))?;
     let opener = Opener::of_existing(path.to_owned());
-    let mut storage = Storage::with_opener(opener, |_, _| Ok(identity))?;
-    storage.found(snapshot, hard_state)
+    Storage::with_opener(opener, |_, _| Ok(identity))
 }
 
 fn open(path: PathBuf) -> Result<Storage, StorageError> {

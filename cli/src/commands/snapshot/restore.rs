@@ -1,11 +1,12 @@
 //! `trimtab snapshot restore`: the data directory of a new cluster of one, from a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use trimtab_server::backup::file::SnapshotFile;
-use trimtab_server::backup::restore::{JUMP, Plan, restore};
+use trimtab_server::backup::restore::{JUMP, Plan, SETTLE, restore};
 use trimtab_server::backup::survey::{Survey, survey};
 use trimtab_server::config::{DEFAULT_LISTEN, check_address};
 
@@ -45,6 +46,16 @@ pub(super) struct RestoreArgs {
     /// How far revisions jump ahead: further than the old cluster went on after the snapshot
     #[arg(long, value_name = "REVISIONS", default_value_t = JUMP, value_parser = clap::value_parser!(u64).range(1..))]
     jump: u64,
+
+    // Not a doc comment, which would take the bracket for a link.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration,
+        help = "How long the new cluster, once started, keeps its views to itself so that instances can \
+                register anew; callers go on with the views they have [default: 10s]"
+    )]
+    settle: Option<Duration>,
 }
 
 /// What was made.
@@ -73,6 +84,7 @@ pub(super) fn run(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
         replica_id: args.id,
         advertise: args.advertise.clone(),
         jump: args.jump,
+        settle: args.settle.unwrap_or(SETTLE),
     };
     let founded = restore(snapshot, &args.data_dir, &plan).map_err(failure)?;
     output.warnings(&described.warnings());
