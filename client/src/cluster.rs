@@ -29,9 +29,11 @@ const ENDPOINTS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How soon a replica that went away without closing is noticed, at most the
-/// sum of the two.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// sum of the two. The replicas count on it: eight seconds after one was last
+/// heard of (`WATCHERS_MOVE_WITHIN` in the server) they take its watchers for
+/// moved, which leaves as long again for finding another.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between rounds over all replicas: short beside an election, long enough not
 /// to burn a core.

@@ -13,8 +13,10 @@ use crate::peers::Peers;
 use crate::watchers::{LOAD_WINDOW, Load, Watchers};
 
 /// How long a replica may be unreachable before its watchers are taken to be
-/// elsewhere: a client notices a dead connection and is back within this.
-pub const WATCHERS_MOVE_WITHIN: Duration = Duration::from_secs(5);
+/// elsewhere. A client notices within 4 seconds that a connection is dead
+/// though nobody closed it (`KEEPALIVE_INTERVAL` in its `cluster.rs`), and has
+/// as long to find another replica.
+pub const WATCHERS_MOVE_WITHIN: Duration = Duration::from_secs(8);
 
 /// How often a replica asks the others whether they are there.
 pub const CONTACT_INTERVAL: Duration = Duration::from_secs(1);
