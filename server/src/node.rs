@@ -38,7 +38,7 @@ use crate::publish::Publisher;
 use crate::relay;
 use crate::renewals::Renewals;
 use crate::storage::error::StorageError;
-use crate::storage::file::{Identity, Storage};
+use crate::storage::file::{FILE_NAME, Identity, Storage};
 use crate::views::Views;
 use crate::watchers::Watchers;
 
@@ -114,6 +114,7 @@ impl Node {
             replica_id: config.id,
             cluster_id: cluster_id(&config.members),
         };
+        let was_down = config.data_dir.join(FILE_NAME).exists();
         let storage = Storage::open(&config.data_dir, identity)?;
         let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
         let views = Views::new(encode_view);
@@ -141,7 +142,8 @@ impl Node {
             ..Settings::new(config.id, config.members.clone(), rand::random())
         };
         let handle = start::start(settings, storage, peers.clone(), publisher)?;
-        let observer = Observer::new(config.id, started, Arc::clone(&watchers), peers.clone());
+        let (watched, others) = (Arc::clone(&watchers), peers.clone());
+        let observer = Observer::new(config.id, started, was_down, watched, others);
         let (cuts, cut_off) = watch::channel(false);
         let context = Context {
             id: config.id,

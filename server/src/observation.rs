@@ -43,6 +43,9 @@ pub struct Observation {
     pub loads: BTreeMap<ServiceName, BTreeMap<GroupName, Load>>,
     /// Replicas that did not answer, with the time since they last did.
     pub unreachable: BTreeMap<u64, Duration>,
+    /// Replicas that forgot their watchers, because they were down, with the
+    /// time since they are back.
+    pub back: BTreeMap<u64, Duration>,
 }
 
 impl Observation {
@@ -88,13 +91,11 @@ impl Observation {
         receipts
     }
 
-    /// Replicas whose watchers may still be with them: they did not answer,
-    /// and have not been silent for long enough.
+    /// Replicas whose watchers may be with nobody yet: they do not answer, or
+    /// have only just come back and know of none.
     fn uncertain_replicas(&self) -> Vec<u64> {
-        let recent = self
-            .unreachable
-            .iter()
-            .filter(|(_, silence)| **silence < WATCHERS_MOVE_WITHIN);
+        let recent = (self.unreachable.iter().chain(&self.back))
+            .filter(|(_, since)| **since < WATCHERS_MOVE_WITHIN);
         recent.map(|(replica, _)| *replica).collect()
     }
 }
@@ -108,8 +109,8 @@ pub struct Receipts {
     pub laggards: Vec<(ServiceName, Heard)>,
     /// Replicas that did not answer.
     pub unreachable: Vec<u64>,
-    /// Of these, those that went silent so recently that their watchers may
-    /// still be with them.
+    /// Those that went silent, or came back, so recently that their watchers
+    /// may not be with another replica yet.
     pub uncertain: Vec<u64>,
 }
 
@@ -126,16 +127,18 @@ impl Receipts {
 
     /// What the numbers leave out, in words.
     pub fn warnings(&self) -> Vec<String> {
-        let unreachable = self.unreachable.iter();
-        unreachable
-            .map(|replica| {
-                if self.uncertain.contains(replica) {
-                    format!("replica {replica} does not answer: its callers are not counted until they are back through another replica")
-                } else {
-                    format!("replica {replica} has not answered for {} s or more: callers that can reach only it are not counted", WATCHERS_MOVE_WITHIN.as_secs())
-                }
-            })
-            .collect()
+        let unreachable = self.unreachable.iter().map(|replica| {
+            if self.uncertain.contains(replica) {
+                format!("replica {replica} does not answer: its callers are not counted until they are back through another replica")
+            } else {
+                format!("replica {replica} has not answered for {} s or more: callers that can reach only it are not counted", WATCHERS_MOVE_WITHIN.as_secs())
+            }
+        });
+        let answered = |replica: &&u64| !self.unreachable.contains(replica);
+        let back = self.uncertain.iter().filter(answered).map(|replica| {
+            format!("replica {replica} has only just come back: its callers may not be counted yet")
+        });
+        unreachable.chain(back).collect()
     }
 }
 
@@ -144,17 +147,26 @@ impl Receipts {
 pub struct Observer {
     id: u64,
     started: Instant,
+    was_down: bool,
     watchers: Arc<Watchers>,
     peers: Peers,
     answered: Mutex<HashMap<u64, Instant>>,
 }
 
 impl Observer {
-    /// An observer on replica `id`.
-    pub fn new(id: u64, started: Instant, watchers: Arc<Watchers>, peers: Peers) -> Observer {
+    /// An observer on replica `id`, which ran before this start if it
+    /// `was_down`.
+    pub fn new(
+        id: u64,
+        started: Instant,
+        was_down: bool,
+        watchers: Arc<Watchers>,
+        peers: Peers,
+    ) -> Observer {
         Observer {
             id,
             started,
+            was_down,
             watchers,
             peers,
             answered: Mutex::new(HashMap::new()),
@@ -165,6 +177,9 @@ impl Observer {
     pub fn local(&self, services: &[ServiceName]) -> Observation {
         let mut observation = Observation::default();
         let now = self.started.elapsed();
+        if self.was_down {
+            observation.back.insert(self.id, now);
+        }
         for service in services {
             for confirmation in self.watchers.confirmations(service) {
                 observation.hear(
@@ -239,6 +254,11 @@ impl Observer {
 
 /// Adds what another replica said. A name it could not have applied is left out.
 fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
+    if let Some(back_for) = answer.back_for {
+        // What is not a time was not said by a replica of ours: no time at all.
+        let back_for = Duration::try_from(back_for).unwrap_or_default();
+        observation.back.insert(replica, back_for);
+    }
     for watcher in answer.watchers {
         let Ok(service) = ServiceName::parse(&watcher.service) else {
             continue;
@@ -308,5 +328,24 @@ mod tests {
         let receipts = observation.receipts(&[catalog()], 9);
         assert!(receipts.complete());
         assert_eq!(receipts.warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_replica_that_came_back_is_waited_for_until_its_watchers_must_be_too() {
+        let mut observation = Observation::default();
+        observation.hear(&catalog(), heard("w1", 1, 9));
+        let answer = |seconds| ObserveResponse {
+            back_for: Some(crate::convert::duration(Duration::from_secs(seconds))),
+            ..ObserveResponse::default()
+        };
+        merge(&mut observation, 2, answer(1));
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert!(!receipts.complete());
+        assert!(receipts.warnings()[0].contains("replica 2 has only just come back"));
+
+        merge(&mut observation, 2, answer(WATCHERS_MOVE_WITHIN.as_secs()));
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert!(receipts.complete());
+        assert!(receipts.warnings().is_empty());
     }
 }

@@ -151,6 +151,12 @@ impl Peer for PeerService {
         let observation = observer.local(&services);
         let mut response = ObserveResponse {
             window: Some(convert::duration(observer.window())),
+            back_for: observation
+                .back
+                .values()
+                .copied()
+                .map(convert::duration)
+                .next(),
             ..ObserveResponse::default()
         };
         for (service, watchers) in &observation.watchers {

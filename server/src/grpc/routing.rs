@@ -96,8 +96,8 @@ impl RoutingService {
         }
         if let Some(replica) = receipts.uncertain.first() {
             return Err(Status::failed_precondition(format!(
-                "replica {replica} does not answer, so its watchers of service {service} may still call group {group}; \
-                 ask again in a few seconds, or use force"
+                "replica {replica} does not answer or has only just come back, so its watchers of service {service} may \
+                 still call group {group}; ask again in a few seconds, or use force"
             )));
         }
         let load = observation
