@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// One service's route, as its caller wrote it down.
 pub type Routes = BTreeMap<String, Told>;
 
 /// What was told of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// The revision at which the route took effect.
     pub revision: u64,
@@ -15,7 +17,7 @@ pub struct Told {
 }
 
 /// What was asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Ask {
     /// Services by name.
     Read(Vec<String>),
@@ -26,7 +28,7 @@ pub enum Ask {
 }
 
 /// What came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answered {
     /// What was read.
     Read(Routes),
@@ -47,7 +49,7 @@ pub enum Answered {
 
 /// One operation. Without an answer it may have taken effect, at any time
 /// after it was called, or not at all.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Operation {
     /// When, on a clock that all operations of a history share.
     pub called: u64,
@@ -194,6 +196,11 @@ impl Model {
 }
 
 impl Operation {
+    /// Whether it was to change something.
+    pub fn is_change(&self) -> bool {
+        !matches!(self.ask, Ask::Read(_))
+    }
+
     fn services(&self) -> Vec<&String> {
         match &self.ask {
             Ask::Read(names) => names.iter().collect(),
