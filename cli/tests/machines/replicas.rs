@@ -20,12 +20,20 @@ const PORT: u16 = 7070;
 /// Few entries, so that who was away gets a snapshot.
 const SNAPSHOT_EVERY: &str = "50";
 
+/// Mounts a small file system over the data directory, which the process has
+/// for itself and which is gone with it.
+const ON_A_SMALL_DISK: &str =
+    r#"mkdir -p "$2" && mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@""#;
+
 /// The replicas of one registry, running or not.
 #[derive(Debug)]
 pub(crate) struct Replicas {
     addresses: BTreeMap<u64, String>,
     data: BTreeMap<u64, PathBuf>,
     running: BTreeMap<u64, Process>,
+    /// The size of the file system that each keeps its data in, if that is one
+    /// of its own.
+    disk: Option<&'static str>,
     /// From where they are asked.
     console: String,
     directory: PathBuf,
@@ -49,6 +57,7 @@ impl Replicas {
                 .map(|id| (id, directory.join(format!("data-{id}"))))
                 .collect(),
             running: BTreeMap::new(),
+            disk: None,
             console: console.to_owned(),
             directory: directory.to_owned(),
         }
@@ -81,14 +90,29 @@ impl Replicas {
         all.join(",")
     }
 
+    /// Gives each that is started from now on a small disk of its own, for as
+    /// long as it runs. `size` is as `mount` takes it.
+    pub(crate) fn on_small_disks(&mut self, size: &'static str) {
+        self.disk = Some(size);
+    }
+
     /// Starts one from what is in its directory.
     pub(crate) fn start(&mut self, network: &Network, id: u64) {
+        let data = &self.data[&id];
+        let mut command = match self.disk {
+            None => network.command(&host(id), TRIMTAB),
+            Some(size) => {
+                let mut command = network.command(&host(id), "sh");
+                command.args(["-c", ON_A_SMALL_DISK, "sh", size]);
+                command.arg(data).arg(TRIMTAB);
+                command
+            }
+        };
         let peers: Vec<String> = self
             .addresses
             .iter()
             .map(|(id, at)| format!("{id}={at}"))
             .collect();
-        let mut command = network.command(&host(id), TRIMTAB);
         command.args([
             "serve",
             "--until-stdin-closes",
@@ -96,9 +120,15 @@ impl Replicas {
             SNAPSHOT_EVERY,
         ]);
         command.args(["--id", &id.to_string(), "--peers", &peers.join(",")]);
-        command.arg("--data-dir").arg(&self.data[&id]);
+        command.arg("--data-dir").arg(data);
         let process = Process::start(&format!("replica-{id}"), command, &self.directory);
         self.running.insert(id, process);
+    }
+
+    /// Where a running replica's data directory is seen from outside.
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
+        let inside = self.data[&id].strip_prefix("/").expect("an absolute path");
+        self.running[&id].root().join(inside)
     }
 
     pub(crate) fn kill(&mut self, id: u64) {

@@ -1,7 +1,9 @@
 //! The scenarios, one file each.
 
 mod bad_weather;
+mod dark_zone;
 mod deaf_leader;
+mod full_disk;
 mod half_unheard;
 mod killed_in_a_loop;
 mod leader_cut_off;
@@ -32,6 +34,14 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "killed_in_a_loop",
         play: killed_in_a_loop::play,
+    },
+    Scenario {
+        name: "dark_zone",
+        play: dark_zone::play,
+    },
+    Scenario {
+        name: "full_disk",
+        play: full_disk::play,
     },
     Scenario {
         name: "half_unheard",
