@@ -3,7 +3,7 @@
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::error::FatalError;
 use super::input::Input;
 use super::observer::Observer;
+use super::snapshot::SnapshotJob;
 use super::status::ConsensusStatus;
 use super::ticker::Ticker;
 use crate::peers::line::Lines;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
 pub(super) struct Driver<O> {
     pub(super) engine: Engine<Storage, O, Lines>,
     pub(super) inputs: Receiver<Input>,
+    /// Where they are encoded.
+    pub(super) snapshots: SyncSender<SnapshotJob>,
     pub(super) status: watch::Sender<ConsensusStatus>,
     pub(super) shared: Arc<Shared>,
     pub(super) ticker: Ticker,
@@ -50,8 +53,9 @@ impl<O: Observer> Driver<O> {
             };
             self.take_round(first)?;
             self.publish();
-            self.engine.compact()?;
-            self.publish();
+            if let Some(job) = self.engine.due_snapshot() {
+                self.encode(job)?;
+            }
             if self.engine.is_done() || self.shared.is_abandoned.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -69,6 +73,16 @@ impl<O: Observer> Driver<O> {
         });
         let ticks = self.ticker.due(Instant::now());
         self.engine.round(inputs, ticks)
+    }
+
+    /// Has a snapshot encoded; here, if the thread for it is gone.
+    fn encode(&mut self, job: SnapshotJob) -> Result<(), FatalError> {
+        match self.snapshots.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                self.engine.round([Input::Encoded(job.run())], 0)
+            }
+        }
     }
 
     fn publish(&self) {

@@ -25,8 +25,10 @@ use crate::peers::Report;
 
 mod halt;
 mod rounds;
+mod snapshots;
 
 use halt::Halt;
+use snapshots::Taking;
 
 /// Inputs taken in one round: what one sync is shared by, at most.
 const ROUND_INPUTS_MAX: usize = 1_024;
@@ -61,6 +63,7 @@ pub struct Engine<S, O, C> {
     promised: HardState,
     parts: Parts<S, O, C>,
     pending: Pending,
+    taking: Taking,
     caught_up: bool,
     could_read: bool,
     /// As last reported.
@@ -101,6 +104,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             promised,
             parts,
             pending: Pending::new(config.incarnation),
+            taking: Taking::default(),
             caught_up: false,
             could_read: false,
             leader_id: 0,
@@ -133,7 +137,8 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         for _ in 0..ticks {
             self.tick()?;
         }
-        self.work()
+        self.work()?;
+        self.write_piece()
     }
 
     /// What is known of this replica's part. Messages dropped before they
@@ -150,6 +155,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             commit: replica.commit().max(applied),
             applied,
             snapshot_index: replica.snapshot_index(),
+            snapshot_bytes: replica.snapshot_bytes(),
             caught_up: self.caught_up,
             members: replica.members().clone(),
             dropped_messages: 0,
@@ -234,6 +240,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 self.pending.complete(self.replica.applied());
             }
             Input::Query(query) => query(self.registry()),
+            Input::Encoded(encoded) => self.take_encoded(encoded)?,
             Input::Report(Report::Unreachable(peer)) => self.replica.report_unreachable(peer),
             Input::Report(Report::SnapshotEnded { peer, arrived }) => {
                 self.replica.report_snapshot(peer, arrived);

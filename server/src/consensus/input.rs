@@ -1,13 +1,13 @@
 //! What a replica's engine is asked to do, and how it answers.
 
 use bytes::Bytes;
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, Snapshot};
 use tokio::sync::oneshot;
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::state::Registry;
 
-use super::error::ProposeError;
+use super::error::{FatalError, ProposeError};
 use crate::peers::Report;
 
 /// Where an answer goes. Dropped without one, the request was never taken.
@@ -36,6 +36,8 @@ pub enum Input {
     Query(Box<dyn FnOnce(&Registry) + Send>),
     /// What became of messages to a peer.
     Report(Report),
+    /// What came of a snapshot that was due.
+    Encoded(Result<Snapshot, FatalError>),
     /// Hand over leadership and end.
     Stop,
 }
@@ -45,7 +47,7 @@ impl Input {
     pub(super) fn is_callers(&self) -> bool {
         match self {
             Self::Propose(..) | Self::Read(_) | Self::AwaitApplied(..) | Self::Query(_) => true,
-            Self::Step(_) | Self::Report(_) | Self::Stop => false,
+            Self::Step(_) | Self::Report(_) | Self::Encoded(_) | Self::Stop => false,
         }
     }
 }

@@ -122,6 +122,13 @@ impl Log {
         Some(Place { index, term })
     }
 
+    /// The entries after `index`, in bytes.
+    pub fn bytes_after(&self, index: u64) -> u64 {
+        let after = self.entries.iter().rev();
+        let after = after.take_while(|entry| entry.index > index);
+        after.map(size_of).sum()
+    }
+
     fn entry(&self, index: u64) -> Option<&Entry> {
         let offset = index.checked_sub(self.first())?;
         self.entries.get(usize::try_from(offset).ok()?)

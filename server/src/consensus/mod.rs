@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod config;
 mod driver;
+mod encoder;
 pub mod engine;
 pub mod entry;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod outside;
 mod pending;
 mod reach;
 pub mod replica;
+pub mod snapshot;
 pub mod start;
 pub mod status;
 #[cfg(test)]

@@ -32,8 +32,17 @@ pub trait Store {
     /// When the write or its sync fails, or the entries leave a gap.
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError>;
 
-    /// Replaces the snapshot with a newer one of our own making and cuts the
-    /// log up to `base`.
+    /// Makes a piece of a snapshot durable, the pieces being numbered from 0;
+    /// the snapshot counts when it is compacted to, and not before. In between
+    /// another one may be begun, or saved.
+    ///
+    /// # Errors
+    ///
+    /// When the write or its sync fails.
+    fn stage(&mut self, snapshot: &Snapshot, piece: usize) -> Result<(), StorageError>;
+
+    /// Replaces the snapshot with a newer one of our own making, of which
+    /// pieces may have been staged, and cuts the log up to `base`.
     ///
     /// # Errors
     ///
@@ -57,6 +66,10 @@ impl Store for Storage {
 
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
         Storage::save(self, round)
+    }
+
+    fn stage(&mut self, snapshot: &Snapshot, piece: usize) -> Result<(), StorageError> {
+        Storage::stage(self, snapshot, piece)
     }
 
     fn compact(

@@ -15,12 +15,13 @@ use trimtab_registry::state::Registry;
 
 use super::batch::{Batch, Compaction, Decided, Effects, NotProposed, Save, StepError};
 use super::config::{ReplicaConfig, raft_config};
-use super::entry::{EntryError, ProposalId, decode_command, decode_state, encode_state};
+use super::entry::{EntryError, ProposalId, decode_command, decode_state};
 use super::error::FatalError;
-use super::founding::{Restored, snapshot_of};
+use super::founding::Restored;
 use super::log::{Log, size_of};
 use super::logger;
 use super::message::MessageError;
+use super::snapshot::SnapshotJob;
 use super::status::Role;
 
 /// Entries since the last snapshot, in bytes, after which another one is due
@@ -67,12 +68,6 @@ impl Replica {
             reason: error.to_string(),
         };
         let state = decode_state(&restored.snapshot.data).map_err(unusable)?;
-        let log_bytes_since_snapshot = restored
-            .entries
-            .iter()
-            .filter(|entry| entry.index > index)
-            .map(size_of)
-            .sum();
         let hard_state = restored.hard_state.clone();
         let log = Log::new(
             restored.hard_state,
@@ -80,6 +75,7 @@ impl Replica {
             restored.base,
             restored.entries,
         );
+        let log_bytes_since_snapshot = log.bytes_after(index);
         let node = RawNode::new(
             &raft_config(config, index),
             log,
@@ -335,31 +331,38 @@ impl Replica {
         Ok(effects)
     }
 
-    /// A snapshot to be made durable, when one is due.
-    ///
-    /// # Errors
-    ///
-    /// When the registry cannot be encoded.
-    pub fn due_compaction(&self) -> Result<Option<Compaction>, FatalError> {
+    /// A snapshot to be encoded, when one is due.
+    pub fn due_snapshot(&self) -> Option<SnapshotJob> {
         let since = self.applied().saturating_sub(self.snapshot_index());
         let is_due = since >= self.snapshot_every || self.log_bytes_since_snapshot >= LOG_BYTES_MAX;
         if !is_due || since == 0 || self.round.is_some() {
+            return None;
+        }
+        Some(SnapshotJob {
+            members: self.members.clone(),
+            roles: self.node.raft.prs().conf().to_conf_state(),
+            registry: self.registry.clone(),
+        })
+    }
+
+    /// Such a snapshot to be made durable, and where the log is cut then.
+    /// `None` when there is a newer one meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the log does not hold what it must.
+    pub fn compaction(&self, snapshot: Snapshot) -> Result<Option<Compaction>, FatalError> {
+        let index = snapshot.get_metadata().index;
+        if index <= self.snapshot_index() {
             return Ok(None);
         }
-        let at = self.registry.applied();
-        let data =
-            encode_state(&self.members, &self.registry).map_err(|error| FatalError::Snapshot {
-                index: at.index,
-                reason: error.to_string(),
-            })?;
         let base = self
             .node
             .store()
-            .cut_before(at.index, self.trailing_entries, TRAILING_BYTES_MAX)
-            .ok_or_else(|| FatalError::Raft(format!("entry {} is not in the log", at.index)))?;
-        let members = self.node.raft.prs().conf().to_conf_state();
+            .cut_before(index, self.trailing_entries, TRAILING_BYTES_MAX)
+            .ok_or_else(|| FatalError::Raft(format!("entry {index} is not in the log")))?;
         Ok(Some(Compaction {
-            snapshot: snapshot_of(at, members, data),
+            snapshot,
             base,
             hard_state: self.hard_state.clone(),
         }))
@@ -367,10 +370,10 @@ impl Replica {
 
     /// The compaction is durable: forgets what it replaces.
     pub fn compacted(&mut self, compaction: Compaction) {
-        self.log_bytes_since_snapshot = 0;
-        self.node
-            .mut_store()
-            .compact(compaction.snapshot, compaction.base);
+        let index = compaction.snapshot.get_metadata().index;
+        let log = self.node.mut_store();
+        log.compact(compaction.snapshot, compaction.base);
+        self.log_bytes_since_snapshot = log.bytes_after(index);
     }
 
     /// What the log has made so far.
@@ -421,6 +424,11 @@ impl Replica {
     /// The last index in the latest snapshot.
     pub fn snapshot_index(&self) -> u64 {
         self.node.store().latest_snapshot().get_metadata().index
+    }
+
+    /// The size of the latest snapshot.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.node.store().latest_snapshot().data.len() as u64
     }
 
     /// Whether it leads and has applied an entry of its own term, and with it

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::ReplicaConfig;
 use super::driver::{Driver, Shared};
+use super::encoder;
 use super::engine::{Engine, Parts};
 use super::error::FatalError;
 use super::founding::{Restored, founding};
@@ -139,6 +140,7 @@ pub fn start<O: Observer + Send + 'static>(
     let driver = Driver {
         engine,
         inputs: taken,
+        snapshots: encoder::start(inputs.clone())?,
         status,
         shared: Arc::clone(&shared),
         ticker: Ticker::new(settings.tick_interval, Instant::now()),

@@ -35,6 +35,8 @@ pub struct ConsensusStatus {
     pub applied: u64,
     /// The last index in the latest snapshot.
     pub snapshot_index: u64,
+    /// Its size.
+    pub snapshot_bytes: u64,
     /// Whether the registry has ever, since this start, been as new as a live
     /// leader said. Until then it must not be served: it may be old and short.
     pub caught_up: bool,

@@ -16,15 +16,19 @@ use super::record::{seal, unseal};
 pub const FILE_NAME: &str = "replica.redb";
 
 /// The number of the layout below. Another number is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A snapshot is stored in pieces of this size, because one huge value would
-/// be copied whole by the database.
-const CHUNK_BYTES: usize = 1 << 20;
+/// be copied whole by the database; and written so between rounds, which wait
+/// for one piece at most.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 pub(super) const META: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("meta");
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-pub(super) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
+/// By the snapshot's last entry and the piece's number: besides the pieces of
+/// the snapshot that counts there may be some of one that is being written.
+pub(super) const SNAPSHOT: TableDefinition<'_, (u64, u64), &[u8]> =
+    TableDefinition::new("snapshot");
 
 /// Keys of the `meta` table. The format number is read before anything else
 /// is believed, so it stands alone.
@@ -101,6 +105,15 @@ pub struct Storage {
     pub(super) identity: Identity,
     /// The last index in the log, so that plain appends need not look.
     pub(super) last_index: u64,
+    pub(super) staged: Staged,
+}
+
+/// A snapshot of which pieces are written, though it does not count yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Staged {
+    /// Its last entry; 0: there is none.
+    index: u64,
+    pieces: usize,
 }
 
 impl Storage {
@@ -142,7 +155,7 @@ impl Storage {
         let write = |error: &dyn fmt::Display| self.write_error(WHAT, error);
         let transaction = self.begin().map_err(|e| write(&e))?;
         if let Some(snapshot) = round.installed {
-            last_index = self.write_snapshot(&transaction, snapshot)?;
+            last_index = self.write_snapshot(&transaction, snapshot, 0)?;
             let metadata = snapshot.metadata.clone().unwrap_or_default();
             self.write_base(
                 &transaction,
@@ -183,8 +196,51 @@ impl Storage {
         Ok(())
     }
 
-    /// Replaces the snapshot with a newer one of our own making and cuts the
-    /// log up to `base`, in one transaction.
+    /// Makes one piece of a snapshot durable, the pieces being numbered from 0
+    /// and given in order. It counts when [`Storage::compact`] is given it.
+    ///
+    /// # Errors
+    ///
+    /// When the write or the sync fails, or it is not the next piece.
+    pub fn stage(&mut self, snapshot: &Snapshot, piece: usize) -> Result<(), StorageError> {
+        const WHAT: &str = "a piece of a snapshot";
+        let index = index_of(snapshot);
+        let expected = self.staged_of(index);
+        let start = piece * PIECE_BYTES;
+        let bytes = snapshot.data.get(start..).filter(|it| !it.is_empty());
+        let Some(bytes) = bytes.filter(|_| piece == 0 || piece == expected) else {
+            return Err(StorageError::Inconsistent {
+                path: self.path.clone(),
+                what: WHAT,
+                reason: format!("piece {piece} was given instead of {expected}"),
+            });
+        };
+        let write = |error: &dyn fmt::Display| self.write_error(WHAT, error);
+        let bytes = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
+        let transaction = self.begin().map_err(|e| write(&e))?;
+        {
+            let mut table = transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
+            table
+                .insert((index, piece as u64), bytes)
+                .map_err(|e| write(&e))?;
+        }
+        transaction.commit().map_err(|e| write(&e))?;
+        let pieces = piece + 1;
+        self.staged = Staged { index, pieces };
+        Ok(())
+    }
+
+    /// How many pieces of this snapshot are written.
+    fn staged_of(&self, index: u64) -> usize {
+        match self.staged {
+            Staged { index: it, pieces } if it == index => pieces,
+            _ => 0,
+        }
+    }
+
+    /// Replaces the snapshot with a newer one of our own making, writing those
+    /// pieces that were not staged, and cuts the log up to `base`, in one
+    /// transaction.
     ///
     /// # Errors
     ///
@@ -196,8 +252,9 @@ impl Storage {
         hard_state: &HardState,
     ) -> Result<(), StorageError> {
         let write = |error: &dyn fmt::Display| self.write_error("a snapshot", error);
+        let staged = self.staged_of(index_of(snapshot));
         let transaction = self.begin().map_err(|e| write(&e))?;
-        self.write_snapshot(&transaction, snapshot)?;
+        self.write_snapshot(&transaction, snapshot, staged)?;
         self.write_base(&transaction, base)?;
         {
             let mut log = transaction.open_table(LOG).map_err(|e| write(&e))?;
@@ -205,7 +262,9 @@ impl Storage {
                 .map_err(|e| write(&e))?;
         }
         self.write_meta(&transaction, KEY_HARD_STATE, hard_state)?;
-        transaction.commit().map_err(|e| write(&e))
+        transaction.commit().map_err(|e| write(&e))?;
+        self.staged = Staged::default();
+        Ok(())
     }
 
     /// A transaction that is committed in two phases. In one, redb could not
@@ -287,6 +346,7 @@ impl Storage {
         &self,
         transaction: &WriteTransaction,
         snapshot: &Snapshot,
+        staged: usize,
     ) -> Result<u64, StorageError> {
         let write = |error: &dyn fmt::Display| self.write_error("a snapshot", error);
         let head = SnapshotHeadRecord {
@@ -296,11 +356,17 @@ impl Storage {
         };
         self.write_meta(transaction, KEY_SNAPSHOT, &head)?;
         let mut table = transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
-        table.retain(|_, _| false).map_err(|e| write(&e))?;
-        for (number, chunk) in snapshot.data.chunks(CHUNK_BYTES).enumerate() {
-            table.insert(number as u64, chunk).map_err(|e| write(&e))?;
+        let index = index_of(snapshot);
+        table
+            .retain(|(of, piece), _| of == index && piece < staged as u64)
+            .map_err(|e| write(&e))?;
+        let pieces = snapshot.data.chunks(PIECE_BYTES).enumerate();
+        for (number, piece) in pieces.skip(staged) {
+            table
+                .insert((index, number as u64), piece)
+                .map_err(|e| write(&e))?;
         }
-        Ok(head.metadata.map_or(0, |metadata| metadata.index))
+        Ok(index)
     }
 
     fn write_base(
@@ -358,6 +424,11 @@ impl Storage {
             None => Some(error.to_string()),
         }
     }
+}
+
+fn index_of(snapshot: &Snapshot) -> u64 {
+    let metadata = snapshot.metadata.as_ref();
+    metadata.map_or(0, |metadata| metadata.index)
 }
 
 /// The snapshot's record in the `meta` table; its data stands in chunks.

@@ -91,16 +91,14 @@ impl Storage {
             .open_table(SNAPSHOT)
             .map_err(|e| self.read_error(WHAT, &e))?;
         let mut data = BytesMut::new();
-        for (expected, chunk) in table
-            .iter()
-            .map_err(|e| self.read_error(WHAT, &e))?
-            .enumerate()
-        {
-            let (key, chunk) = chunk.map_err(|e| self.read_error(WHAT, &e))?;
-            if key.value() != expected as u64 {
-                return Err(self.damaged(WHAT, &format!("chunk {expected} is missing")));
+        let index = head.metadata.as_ref().map_or(0, |it| it.index);
+        let pieces = table.range((index, 0)..=(index, u64::MAX));
+        for (expected, piece) in pieces.map_err(|e| self.read_error(WHAT, &e))?.enumerate() {
+            let (key, piece) = piece.map_err(|e| self.read_error(WHAT, &e))?;
+            if key.value().1 != expected as u64 {
+                return Err(self.damaged(WHAT, &format!("piece {expected} is missing")));
             }
-            data.extend_from_slice(chunk.value());
+            data.extend_from_slice(piece.value());
         }
         if data.len() as u64 != head.data_length {
             return Err(self.damaged(

@@ -11,7 +11,7 @@ use redb::{Database, DatabaseError, StorageBackend};
 
 use super::disk::{Disk, Failure, is_of_content};
 use super::error::StorageError;
-use super::file::{FILE_NAME, Identity, Storage};
+use super::file::{FILE_NAME, Identity, Staged, Storage};
 use super::offline::refuse_unfinished;
 
 /// What the database may keep of its pages in memory. Small, because the log
@@ -78,12 +78,7 @@ impl Opener {
         let Self { path, open } = self;
         contain(path, || {
             let failure = Failure::default();
-            let mut database = open(&failure).map_err(|error| open_error(path, &error))?;
-            // After a clean end the database takes its pages on trust; a disk
-            // may have changed them since.
-            database
-                .check_integrity()
-                .map_err(|error| open_error(path, &error))?;
+            let database = open(&failure).map_err(|error| open_error(path, &error))?;
             Ok((database, failure))
         })
     }
@@ -150,6 +145,7 @@ impl Storage {
                 opener,
                 path,
                 last_index: 0,
+                staged: Staged::default(),
             };
             storage.check_or_write_identity()?;
             Ok(storage)
@@ -168,6 +164,7 @@ impl Storage {
         let (database, failure) = self.opener.open()?;
         self.database = Some(database);
         self.failure = failure;
+        self.staged = Staged::default();
         let path = self.path.clone();
         contain(&path, || self.check_or_write_identity())
     }
@@ -181,6 +178,9 @@ impl Storage {
 fn create(backend: impl StorageBackend, failure: &Failure) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
+    // After a clean end it would take its pages on trust; a disk may have
+    // changed them since.
+    builder.set_check_integrity_on_open(true);
     builder.create_with_backend(Disk::new(backend, failure))
 }
 

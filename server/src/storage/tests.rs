@@ -80,7 +80,11 @@ fn reopen(storage: Storage, directory: &Path) -> (Storage, Saved) {
 }
 
 /// Changes a record behind the storage's back.
-fn tamper(directory: &Path, table: &str, change: impl FnOnce(&mut redb::Table<'_, u64, &[u8]>)) {
+fn tamper<K: redb::Key + 'static>(
+    directory: &Path,
+    table: &str,
+    change: impl FnOnce(&mut redb::Table<'_, K, &[u8]>),
+) {
     let database = Database::open(directory.join(FILE_NAME)).expect("opens");
     let transaction = database.begin_write().expect("begins");
     change(
@@ -300,12 +304,11 @@ fn a_second_opener_is_told_that_the_directory_is_in_use() {
 
 #[test]
 fn damage_is_named_and_nothing_is_dropped_for_it() {
-    let damages: [(&str, u64, &str); 5] = [
+    let damages: [(&str, u64, &str); 4] = [
         ("log", 4, "log entry 4"),
         ("meta", 2, "the hard state"),
         ("meta", 3, "the log's base"),
         ("meta", 4, "the snapshot"),
-        ("snapshot", 0, "the snapshot"),
     ];
     for (table, key, what) in damages {
         let directory = tempfile::tempdir().expect("tempdir");
@@ -318,6 +321,89 @@ fn damage_is_named_and_nothing_is_dropped_for_it() {
         assert_eq!(found, what);
         assert!(error.to_string().contains(FILE_NAME), "{error}");
     }
+}
+
+#[test]
+fn a_snapshot_is_whole_or_damaged() {
+    for other in [None, Some([1; 9].as_slice())] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        drop(founded(directory.path()));
+        tamper::<(u64, u64)>(directory.path(), "snapshot", |table| {
+            match other {
+                Some(other) => table.insert((1, 0), other).expect("inserts"),
+                None => table.remove((1, 0)).expect("removes"),
+            };
+        });
+        let error = load_error(directory.path());
+        let StorageError::Damaged { what, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(what, "the snapshot");
+    }
+}
+
+fn pieces(directory: &Path) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    tamper(
+        directory,
+        "snapshot",
+        |table: &mut redb::Table<'_, (u64, u64), _>| {
+            let records = table.iter().expect("reads");
+            found.extend(records.map(|record| record.expect("reads").0.value()));
+        },
+    );
+    found
+}
+
+#[test]
+fn a_snapshot_that_is_being_written_does_not_count_until_it_is_compacted_to() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let large = snapshot(6, 2, 3_500_000);
+    storage.stage(&large, 0).expect("stages");
+    storage.stage(&large, 1).expect("stages");
+    append(&mut storage, &entries(10..=10, 2), &hard_state(2, 9)).expect("goes on meanwhile");
+    // A crash: what was written of it stays behind, and is of no account.
+    let (mut storage, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.snapshot, snapshot(1, 1, 10));
+    assert_eq!(saved.entries, {
+        let mut all = entries(2..=9, 2);
+        all.extend(entries(10..=10, 2));
+        all
+    });
+    let error = storage.stage(&large, 2).expect_err("begins anew");
+    assert!(matches!(error, StorageError::Inconsistent { .. }));
+    for piece in 0..3 {
+        storage.stage(&large, piece).expect("stages");
+    }
+    let base = LogBase { index: 4, term: 2 };
+    storage
+        .compact(&large, base, &hard_state(2, 9))
+        .expect("compacts");
+    let (storage, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.snapshot, large);
+    assert_eq!(saved.base, base);
+    drop(storage);
+    assert_eq!(pieces(directory.path()), [(6, 0), (6, 1), (6, 2), (6, 3)]);
+}
+
+#[test]
+fn a_newer_snapshot_takes_the_place_of_one_that_is_being_written() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    let dropped = snapshot(6, 2, 2_500_000);
+    storage.stage(&dropped, 0).expect("stages");
+    storage
+        .save(Round {
+            installed: Some(&snapshot(20, 3, 5)),
+            entries: &[],
+            hard_state: &hard_state(3, 20),
+        })
+        .expect("installs");
+    let (storage, saved) = reopen(storage, directory.path());
+    assert_eq!(saved.snapshot, snapshot(20, 3, 5));
+    drop(storage);
+    assert_eq!(pieces(directory.path()), [(20, 0)]);
 }
 
 #[test]
@@ -338,7 +424,7 @@ fn a_missing_entry_is_damage() {
         let mut storage = founded(directory.path());
         append(&mut storage, &[], &hard_state(2, 9)).expect("saves");
         drop(storage);
-        tamper(directory.path(), "log", |table| {
+        tamper::<u64>(directory.path(), "log", |table| {
             table.remove(index).expect("removes");
         });
         let error = load_error(directory.path());

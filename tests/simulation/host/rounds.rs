@@ -267,7 +267,10 @@ impl Host {
     }
 
     fn compact(&mut self) -> Result<(), FatalError> {
-        let Some(compaction) = self.replica.due_compaction()? else {
+        let Some(job) = self.replica.due_snapshot() else {
+            return Ok(());
+        };
+        let Some(compaction) = self.replica.compaction(job.run()?)? else {
             return Ok(());
         };
         if let Some(late) = self.unwritten.take() {

@@ -14,6 +14,7 @@ use super::super::outside::{Carrier, Store};
 use super::super::replica::Replica;
 use super::super::start::restore;
 use super::Engine;
+use super::snapshots::Taking;
 use crate::storage::error::StorageError;
 
 /// Ticks between two attempts to open the store again, at first and at most:
@@ -80,6 +81,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         let reason = self.words(error);
         tracing::error!(reason, "this replica takes no part in consensus");
         self.pending.give_up(&reason);
+        self.taking = Taking::Nothing;
         self.halted = Some(Halt {
             reason,
             leader_id: 0,
@@ -123,7 +125,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 }
             }
             Input::Query(query) => query(self.registry()),
-            Input::Report(_) => {}
+            Input::Report(_) | Input::Encoded(_) => {}
             Input::Stop => self.stopping = Some(0),
         }
     }

@@ -10,7 +10,7 @@ use super::super::outside::{Carrier, Store};
 use super::super::status::Role;
 use super::Engine;
 use crate::storage::error::StorageError;
-use crate::storage::file::{LogBase, Round};
+use crate::storage::file::Round;
 
 impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     /// Carries out what the replica asks for until it asks for nothing.
@@ -119,38 +119,6 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         }
         self.leader_id = status.leader_id;
         self.parts.observer.role_changed(&status);
-    }
-
-    /// Takes a snapshot when one is due, and forgets the log before it. Apart
-    /// from [`Engine::round`], so that whoever waits for the round's news need
-    /// not wait for this.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::round`].
-    pub fn compact(&mut self) -> Result<(), FatalError> {
-        if self.halted.is_some() {
-            return Ok(());
-        }
-        let Some(compaction) = self.replica.due_compaction()? else {
-            return Ok(());
-        };
-        let snapshot = message::snapshot_to_wire(compaction.snapshot.clone());
-        let base = LogBase {
-            index: compaction.base.index,
-            term: compaction.base.term,
-        };
-        let hard_state = message::hard_state_to_wire(&compaction.hard_state);
-        if let Err(error) = self.parts.store.compact(&snapshot, base, &hard_state) {
-            return self.store_failed(&error);
-        }
-        self.replica.compacted(compaction);
-        tracing::info!(
-            index = self.replica.snapshot_index(),
-            bytes = snapshot.data.len(),
-            "snapshot taken"
-        );
-        Ok(())
     }
 
     fn send(&mut self, messages: Vec<Message>) {

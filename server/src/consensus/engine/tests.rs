@@ -25,6 +25,7 @@ use crate::storage::file::{Identity, LogBase, Round, Saved, Storage};
 use crate::storage::testing::TestDisk;
 
 mod halt;
+mod snapshots;
 
 /// What a store was asked to make durable.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,7 @@ struct Noting {
     storage: Storage,
     written: Vec<Written>,
     reopened: u32,
+    staged: usize,
 }
 
 impl Store for Noting {
@@ -55,6 +57,12 @@ impl Store for Noting {
             entries: round.entries.iter().map(|entry| entry.index).collect(),
             hard_state: *round.hard_state,
         });
+        Ok(())
+    }
+
+    fn stage(&mut self, snapshot: &Snapshot, piece: usize) -> Result<(), StorageError> {
+        self.storage.stage(snapshot, piece)?;
+        self.staged += 1;
         Ok(())
     }
 
@@ -113,6 +121,10 @@ fn engine(id: u64, count: u64) -> TestEngine {
 }
 
 fn engine_on(disk: &TestDisk, id: u64, count: u64) -> TestEngine {
+    engine_with(disk, id, count, 1_000)
+}
+
+fn engine_with(disk: &TestDisk, id: u64, count: u64, snapshot_every: u64) -> TestEngine {
     let identity = Identity {
         replica_id: id,
         cluster_id: 1,
@@ -131,7 +143,7 @@ fn engine_on(disk: &TestDisk, id: u64, count: u64) -> TestEngine {
         incarnation: id,
         heartbeat_ticks: 2,
         election_ticks: 10,
-        snapshot_every: 1_000,
+        snapshot_every,
         trailing_entries: 10,
     };
     let parts = Parts {
@@ -139,6 +151,7 @@ fn engine_on(disk: &TestDisk, id: u64, count: u64) -> TestEngine {
             storage,
             written: Vec::new(),
             reopened: 0,
+            staged: 0,
         },
         observer: Watching::default(),
         carrier: Letters::default(),

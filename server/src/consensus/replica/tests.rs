@@ -180,7 +180,10 @@ impl Cluster {
             member.restorations += usize::from(effects.restored);
             member.role_changes += usize::from(effects.role_changed);
         }
-        if let Some(compaction) = member.replica.due_compaction().expect("encodes") {
+        if let Some(job) = member.replica.due_snapshot() {
+            let snapshot = job.run().expect("encodes");
+            let compaction = member.replica.compaction(snapshot).expect("fits");
+            let compaction = compaction.expect("is the newest");
             member.disk.compact(&compaction);
             member.replica.compacted(compaction);
         }
