@@ -12,6 +12,7 @@ use trimtab_registry::state::Registry;
 
 use crate::consensus::handle::Handle;
 use crate::consensus::status::ConsensusStatus;
+use crate::leases::brake::Brake;
 use crate::leases::{Judge, LeaseClock, LeaseSettings};
 
 /// How often the leader looks for leases that ran out.
@@ -71,10 +72,14 @@ impl LeaseKeeper {
         self.lock().broken(via, leases)
     }
 
-    /// Services whose removals are held back, in words.
-    pub fn brakes(&self) -> Vec<String> {
-        let held = self.lock().brakes();
-        held.iter().map(ToString::to_string).collect()
+    /// Where this replica holds removals back.
+    pub fn brakes(&self) -> Vec<Brake> {
+        self.lock().brakes()
+    }
+
+    /// How many leases there are, and how many of them are SUSPECT.
+    pub fn counts(&self) -> (usize, usize) {
+        self.lock().counts()
     }
 
     /// Carries out what the leader's clock decides, until told to stop.

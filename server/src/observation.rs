@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use trimtab_proto::internal::v1::{ObserveRequest, ObserveResponse};
+use trimtab_proto::v1::Brake;
 use trimtab_registry::name::{GroupName, ServiceName};
 
 use crate::peers::Peers;
@@ -46,6 +47,8 @@ pub struct Observation {
     /// Replicas that forgot their watchers, because they were down, with the
     /// time since they are back.
     pub back: BTreeMap<u64, Duration>,
+    /// Removals that the others hold back, as they told.
+    pub brakes: Vec<Brake>,
 }
 
 impl Observation {
@@ -273,6 +276,7 @@ fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
             },
         );
     }
+    observation.brakes.extend(answer.brakes);
     for reported in answer.loads {
         let (Ok(service), Ok(group)) = (
             ServiceName::parse(&reported.service),

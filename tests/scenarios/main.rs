@@ -7,6 +7,7 @@
 )]
 
 mod balancing;
+mod brake;
 mod forwarding;
 mod guards;
 mod liveness;

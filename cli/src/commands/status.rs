@@ -280,6 +280,7 @@ mod tests {
             unreachable_replicas: vec![3],
             window: Duration::from_secs(10),
             alarms: vec!["v42 fails".into()],
+            brakes: vec![],
             possibly_stale: false,
         }
     }

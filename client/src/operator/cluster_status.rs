@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::operator::brake::Brake;
 use crate::operator::serial;
 
 /// What a replica is in the consensus group.
@@ -84,4 +85,11 @@ pub struct ReplicaStatus {
     pub version: String,
     /// Why it could not be reached; empty when it could.
     pub error: String,
+    /// Leases it knows of.
+    pub leases: u64,
+    /// How many of these are suspect.
+    pub suspect: u64,
+    /// Removals it holds back, if it leads; the most first, and not all if
+    /// they are very many.
+    pub brakes: Vec<Brake>,
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use trimtab_proto::v1 as wire;
 
 use crate::error::Error;
+use crate::operator::brake::Brake;
 use crate::operator::change::{
     Adjustment, AdjustmentOutcome, CanaryShare, ChangeKind, ChangeOptions, InstanceAdjustment,
     RollbackTarget, RouteChange, ServiceShift, ShiftOutcome, ShiftTarget, Teardown,
@@ -282,6 +283,7 @@ pub(super) fn service_status(wire: wire::DescribeResponse) -> ServiceStatus {
         unreachable_replicas: wire.unreachable_replicas,
         window: wire.window.and_then(duration).unwrap_or_default(),
         alarms: wire.alarms,
+        brakes: wire.brakes.into_iter().map(brake).collect(),
         possibly_stale: wire.possibly_stale,
     }
 }
@@ -350,6 +352,23 @@ fn replica_status(wire: wire::ReplicaStatus) -> ReplicaStatus {
         uptime: wire.uptime.and_then(duration).unwrap_or_default(),
         version: wire.version,
         error: wire.error,
+        leases: wire.leases,
+        suspect: wire.suspect,
+        brakes: wire.brakes.into_iter().map(brake).collect(),
+    }
+}
+
+fn brake(wire: wire::Brake) -> Brake {
+    Brake {
+        service: wire.service,
+        zone: (!wire.zone.is_empty()).then_some(wire.zone),
+        via_replica: (wire.via_replica != 0).then_some(wire.via_replica),
+        held: wire.held,
+        unwell: wire.unwell,
+        leases: wire.leases,
+        age: wire.age.and_then(duration).unwrap_or_default(),
+        ends_in: wire.ends_in.and_then(duration).unwrap_or_default(),
+        reason: wire.reason,
     }
 }
 

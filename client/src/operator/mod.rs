@@ -16,6 +16,7 @@ mod route;
 mod serial;
 mod stubs;
 
+pub mod brake;
 pub mod change;
 pub mod cluster_status;
 pub mod receipts;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::operator::brake::Brake;
 use crate::operator::route::Route;
 use crate::operator::serial;
 
@@ -229,6 +230,8 @@ pub struct ServiceStatus {
     pub window: Duration,
     /// What is wrong, in words, worst first.
     pub alarms: Vec<String>,
+    /// Removals that are held back; the alarms have them in words.
+    pub brakes: Vec<Brake>,
     /// The replica asked is cut off from a leader: this may be old.
     pub possibly_stale: bool,
 }

@@ -10,6 +10,7 @@ use trimtab_proto::v1::{
     ReplicaRole, ReplicaStatus, SaveSnapshotRequest, StatusRequest, StatusResponse,
 };
 
+use super::brakes;
 use super::context::Context;
 use super::snapshot::{self, SAVES_MAX, SnapshotStream};
 use crate::consensus::status::{ConsensusStatus, Role};
@@ -46,6 +47,7 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
     });
     // A replica that stopped still says so.
     let (services, instances) = counts.await.unwrap_or_default();
+    let (leases, suspect) = context.keeper.counts();
     ReplicaStatus {
         id: status.id,
         address: address.unwrap_or_default(),
@@ -64,6 +66,9 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         error: status.fatal.unwrap_or_default(),
         halted: status.halted.unwrap_or_default(),
+        leases: leases as u64,
+        suspect: suspect as u64,
+        brakes: brakes::own(context),
         ..ReplicaStatus::default()
     }
 }
@@ -106,7 +111,7 @@ impl Cluster for ClusterService {
         Ok(Response::new(StatusResponse {
             leader_id: consensus.leader().unwrap_or_default(),
             has_quorum: consensus.has_leader(),
-            alarms: alarms(&consensus, &replicas, context.keeper.brakes()),
+            alarms: alarms(&consensus, &replicas),
             replicas,
             answered_by: context.id,
         }))
@@ -124,11 +129,7 @@ impl Cluster for ClusterService {
 }
 
 /// What is wrong, worst first.
-fn alarms(
-    consensus: &ConsensusStatus,
-    replicas: &[ReplicaStatus],
-    brakes: Vec<String>,
-) -> Vec<String> {
+fn alarms(consensus: &ConsensusStatus, replicas: &[ReplicaStatus]) -> Vec<String> {
     let mut alarms = Vec::new();
     if consensus.leader().is_none() {
         alarms.push(format!(
@@ -155,6 +156,6 @@ fn alarms(
             alarms.push(format!("replica {id} is {behind} entries behind"));
         }
     }
-    alarms.extend(brakes);
+    alarms.extend(brakes::in_words(replicas));
     alarms
 }

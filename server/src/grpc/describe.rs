@@ -56,6 +56,7 @@ pub(super) fn describe(
         window: Some(convert::duration(window)),
         alarms,
         possibly_stale: false,
+        brakes: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the outside speaks with: one file per gRPC service, and the edge where wire and domain meet.
 
+mod brakes;
 pub mod cluster;
 pub mod context;
 mod describe;

@@ -14,6 +14,7 @@ use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::ServiceName;
 use trimtab_registry::rejection::Invalid;
 
+use super::brakes;
 use super::cluster::own_status;
 use super::context::Context;
 use super::status::{of_deliver_error, of_invalid, of_transfer_error};
@@ -157,6 +158,7 @@ impl Peer for PeerService {
                 .copied()
                 .map(convert::duration)
                 .next(),
+            brakes: brakes::own_of(&self.context, &services),
             ..ObserveResponse::default()
         };
         for (service, watchers) in &observation.watchers {

@@ -18,6 +18,7 @@ use trimtab_registry::outcome::{Outcome, Routed};
 use trimtab_registry::rejection::{Invalid, Missing, Rejection};
 use trimtab_registry::view::ServiceView;
 
+use super::brakes;
 use super::context::Context;
 use super::describe::describe;
 use super::receipts;
@@ -285,10 +286,13 @@ impl Routing for RoutingService {
                 self.context.id
             ));
         }
-        alarms.extend(self.context.keeper.brakes());
+        let mut brakes = brakes::own_of(&self.context, services);
+        brakes.extend_from_slice(&observation.brakes);
+        alarms.extend(brakes.iter().map(|brake| brake.reason.clone()));
         let window = self.context.observer.window();
         Ok(Response::new(DescribeResponse {
             possibly_stale,
+            brakes,
             ..describe(&view, &observation, window, alarms)
         }))
     }
