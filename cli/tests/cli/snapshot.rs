@@ -120,7 +120,8 @@ fn people_are_told_what_is_in_a_file_and_what_to_do_with_it() {
             .stdout
             .starts_with("restored 1 service, 2 groups, 2 instances into ")
     );
-    let next = format!("start it: trimtab serve --id 1 --data-dir {data}");
+    let next =
+        format!("start it: trimtab serve --id 1 --advertise 127.0.0.1:7070 --data-dir {data}");
     assert!(restored.stderr.contains(&next), "{}", restored.stderr);
 }
 

@@ -117,9 +117,11 @@ impl Described {
             ],
             (_, 0) => Vec::new(),
             (_, unconfirmed) => vec![format!(
-                "the last {} of the log were not known to be committed when the replica stopped, \
-                 and are in the state: a change whose outcome was unknown may be made by them",
-                entries(unconfirmed)
+                "{} at the end of the log {} not known to be committed when the replica stopped, \
+                 and {} in the state: a change whose outcome was unknown may be made",
+                entries(unconfirmed),
+                if unconfirmed == 1 { "was" } else { "were" },
+                if unconfirmed == 1 { "is" } else { "are" },
             )],
         }
     }

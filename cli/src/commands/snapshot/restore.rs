@@ -109,8 +109,8 @@ pub(super) fn run(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
     })?;
     if !output.is_json() {
         output.note(&format!(
-            "start it: trimtab serve --id {} --data-dir {}",
-            restored.replica, restored.data_dir
+            "start it: trimtab serve --id {} --advertise {} --data-dir {}",
+            restored.replica, args.advertise, restored.data_dir
         ));
     }
     Ok(())
