@@ -39,6 +39,7 @@ use crate::relay;
 use crate::renewals::Renewals;
 use crate::storage::error::StorageError;
 use crate::storage::file::{FILE_NAME, Identity, Storage};
+use crate::storage::gauge::Gauge;
 use crate::views::Views;
 use crate::watchers::Watchers;
 
@@ -116,6 +117,7 @@ impl Node {
         };
         let was_down = config.data_dir.join(FILE_NAME).exists();
         let storage = Storage::open(&config.data_dir, identity)?;
+        let gauge = Gauge::new(storage.path().to_owned());
         let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
@@ -149,6 +151,7 @@ impl Node {
             id: config.id,
             started,
             handle,
+            gauge,
             peers,
             views,
             watchers,

@@ -4,7 +4,7 @@ use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -86,11 +86,15 @@ impl<O: Observer> Driver<O> {
     }
 
     fn publish(&self) {
-        let status = ConsensusStatus {
+        let mut status = ConsensusStatus {
             dropped_messages: self.shared.dropped_messages.load(Ordering::Relaxed),
             ..self.engine.status()
         };
         self.status.send_if_modified(|last| {
+            status.snapshot_time = match status.snapshot_index == last.snapshot_index {
+                true => last.snapshot_time,
+                false => Some(SystemTime::now()),
+            };
             let is_new = *last != status;
             *last = status;
             is_new

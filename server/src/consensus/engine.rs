@@ -142,7 +142,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     /// What is known of this replica's part. Messages dropped before they
-    /// came here are not counted.
+    /// came here are not counted, nor is known when things happened.
     pub fn status(&self) -> ConsensusStatus {
         let replica = &self.replica;
         let applied = self.registry().applied().index;
@@ -156,6 +156,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             applied,
             snapshot_index: replica.snapshot_index(),
             snapshot_bytes: replica.snapshot_bytes(),
+            snapshot_time: None,
             caught_up: self.caught_up,
             members: replica.members().clone(),
             dropped_messages: 0,

@@ -1,6 +1,7 @@
 //! What a replica knows of its own part in consensus.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// A replica's part in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct ConsensusStatus {
     pub snapshot_index: u64,
     /// Its size.
     pub snapshot_bytes: u64,
+    /// When it was taken or arrived, if that was since this start.
+    pub snapshot_time: Option<SystemTime>,
     /// Whether the registry has ever, since this start, been as new as a live
     /// leader said. Until then it must not be served: it may be old and short.
     pub caught_up: bool,

@@ -20,6 +20,10 @@ use crate::convert;
 /// busy moment, less than what a snapshot must make up for.
 const LAG_ALARM_ENTRIES: u64 = 1_000;
 
+/// What a disk must have left, and room for two snapshots if they are larger:
+/// the log since the last snapshot takes at most as much.
+const DISK_ALARM_BYTES: u64 = 64 << 20;
+
 /// The service.
 #[derive(Debug)]
 pub struct ClusterService {
@@ -48,6 +52,7 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
     // A replica that stopped still says so.
     let (services, instances) = counts.await.unwrap_or_default();
     let (leases, suspect) = context.keeper.counts();
+    let space = context.gauge.measure().await;
     ReplicaStatus {
         id: status.id,
         address: address.unwrap_or_default(),
@@ -69,7 +74,10 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
         leases: leases as u64,
         suspect: suspect as u64,
         brakes: brakes::own(context),
-        ..ReplicaStatus::default()
+        snapshot_time: status.snapshot_time.map(Into::into),
+        snapshot_bytes: status.snapshot_bytes,
+        data_bytes: space.data_bytes,
+        disk_free_bytes: space.free_bytes,
     }
 }
 
@@ -155,7 +163,73 @@ fn alarms(consensus: &ConsensusStatus, replicas: &[ReplicaStatus]) -> Vec<String
             let behind = newest - replica.applied_index;
             alarms.push(format!("replica {id} is {behind} entries behind"));
         }
+        let needed = DISK_ALARM_BYTES.max(2 * replica.snapshot_bytes);
+        if let Some(free) = replica.disk_free_bytes.filter(|free| *free < needed) {
+            alarms.push(format!(
+                "replica {id} has {} MiB left on the disk with its data: make room; when it is full the replica takes no part",
+                free >> 20
+            ));
+        }
     }
     alarms.extend(brakes::in_words(replicas));
     alarms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy(id: u64) -> ReplicaStatus {
+        ReplicaStatus {
+            id,
+            reachable: true,
+            caught_up: true,
+            disk_free_bytes: Some(10 << 30),
+            ..ReplicaStatus::default()
+        }
+    }
+
+    fn told(leader_id: u64, replicas: &[ReplicaStatus]) -> Vec<String> {
+        let consensus = ConsensusStatus {
+            id: 1,
+            role: Role::Follower,
+            term: 2,
+            leader_id,
+            leads_up_to_date: false,
+            commit: 9,
+            applied: 9,
+            snapshot_index: 1,
+            snapshot_bytes: 0,
+            snapshot_time: None,
+            caught_up: true,
+            members: Default::default(),
+            dropped_messages: 0,
+            halted: None,
+            fatal: None,
+        };
+        alarms(&consensus, replicas)
+    }
+
+    #[test]
+    fn a_disk_that_fails_or_fills_up_is_said_in_words() {
+        assert_eq!(told(2, &[healthy(1), healthy(2)]), [""; 0]);
+        let halted = ReplicaStatus {
+            halted: "cannot write a round".to_owned(),
+            ..healthy(2)
+        };
+        let words = told(3, &[healthy(1), halted]);
+        assert_eq!(words, ["replica 2 is halted: cannot write a round"]);
+        let short = |free, snapshot_bytes| ReplicaStatus {
+            disk_free_bytes: free,
+            snapshot_bytes,
+            ..healthy(2)
+        };
+        for (free, snapshot) in [(Some(63 << 20), 0), (Some(199 << 20), 100 << 20)] {
+            let words = told(2, &[short(free, snapshot)]);
+            let left = format!("{} MiB left", free.unwrap_or_default() >> 20);
+            assert!(words.len() == 1 && words[0].contains(&left), "{words:?}");
+        }
+        let enough = [short(None, 0), short(Some(64 << 20), 0)];
+        assert_eq!(told(2, &enough), [""; 0]);
+    }
 }

@@ -13,6 +13,7 @@ use crate::lease_keeper::LeaseKeeper;
 use crate::observation::Observer;
 use crate::peers::Peers;
 use crate::renewals::Renewals;
+use crate::storage::gauge::Gauge;
 use crate::views::Views;
 use crate::watchers::Watchers;
 
@@ -25,6 +26,8 @@ pub struct Context {
     pub started: Instant,
     /// The way to the replicated log.
     pub handle: Handle,
+    /// How much room its data take, and have.
+    pub gauge: Gauge,
     /// The other replicas.
     pub peers: Peers,
     /// What callers see.

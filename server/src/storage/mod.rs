@@ -8,6 +8,7 @@
 mod disk;
 pub mod error;
 pub mod file;
+pub mod gauge;
 mod load;
 mod newest;
 pub mod offline;
