@@ -9,6 +9,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use self::brake::{BrakeArgs, FileBrake};
+use crate::consensus::membership::VOTERS_MAX;
+use crate::enrolment::Way;
 use crate::leases::LeaseSettings;
 
 mod brake;
@@ -16,7 +18,7 @@ mod brake;
 /// Where a replica listens when nothing says otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 /// Replicas in one cluster, at most: more voters make every write slower and no one safer.
-pub const REPLICAS_MAX: usize = 9;
+pub const REPLICAS_MAX: usize = VOTERS_MAX;
 
 const DEFAULT_SNAPSHOT_EVERY: u64 = 10_000;
 const DEFAULT_TICK: Duration = Duration::from_millis(50);
@@ -25,7 +27,7 @@ const DEFAULT_TICK: Duration = Duration::from_millis(50);
 /// in the configuration file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// A TOML file with the same settings (id, listen, advertise, peers, data_dir, brake, insecure)
+    /// A TOML file with the same settings (id, listen, advertise, peers, join, data_dir, snapshot_every, brake, insecure)
     #[arg(long, env = "TRIMTAB_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// This replica's number in the cluster, from 1 [default: 1]
@@ -45,6 +47,14 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub peers: Option<Vec<String>>,
+    /// Addresses of a running cluster's replicas. With an empty data directory this one waits there to be taken in by `trimtab cluster add`, and founds no cluster of its own
+    #[arg(
+        long,
+        env = "TRIMTAB_JOIN",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ','
+    )]
+    pub join: Option<Vec<String>>,
     /// Where the log and snapshots are kept [default: trimtab-ID.data in this directory]
     #[arg(long, env = "TRIMTAB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -67,6 +77,7 @@ struct FileSettings {
     listen: Option<SocketAddr>,
     advertise: Option<String>,
     peers: Option<BTreeMap<String, String>>,
+    join: Option<Vec<String>>,
     data_dir: Option<PathBuf>,
     snapshot_every: Option<u64>,
     #[serde(default)]
@@ -81,8 +92,13 @@ pub struct Config {
     pub id: u64,
     /// The address to listen on.
     pub listen: SocketAddr,
-    /// All replicas by id, with the addresses they advertise.
+    /// The replicas that found the cluster, this one too, with the addresses
+    /// they advertise. Once it is founded, the log says who its members are,
+    /// and this where those it names are now.
     pub members: BTreeMap<u64, String>,
+    /// Replicas of the cluster that is to take this one in. When there are
+    /// any, it founds none.
+    pub join: Vec<String>,
     /// The directory that holds the log and snapshots.
     pub data_dir: PathBuf,
     /// Entries applied between two snapshots.
@@ -186,6 +202,7 @@ impl ServeArgs {
             }
             None => listen.to_string(),
         };
+        let join = joined(self.join.or(file.join), &peers)?;
         let mut members = peers;
         members.insert(id, advertise);
         if members.len() > REPLICAS_MAX {
@@ -206,6 +223,7 @@ impl ServeArgs {
             id,
             listen,
             members,
+            join,
             data_dir: self
                 .data_dir
                 .or(file.data_dir)
@@ -225,10 +243,19 @@ impl Config {
             id: 1,
             listen,
             members: BTreeMap::from([(1, listen.to_string())]),
+            join: Vec::new(),
             data_dir,
             snapshot_every: DEFAULT_SNAPSHOT_EVERY,
             leases: LeaseSettings::default(),
             tick_interval: DEFAULT_TICK,
+        }
+    }
+
+    /// How it gets a cluster, if its data directory is of none.
+    pub fn way(&self) -> Way {
+        match self.join.is_empty() {
+            true => Way::Found(self.members.clone()),
+            false => Way::Join(self.join.clone()),
         }
     }
 
@@ -341,6 +368,26 @@ fn advertised(
             format!("must list every replica, and this one is {id}"),
         )),
         (flag, listed) => Ok(flag.or_else(|| listed.cloned())),
+    }
+}
+
+/// The cluster to be taken into: it is not founded.
+fn joined(
+    join: Option<Vec<String>>,
+    peers: &BTreeMap<u64, String>,
+) -> Result<Vec<String>, ConfigError> {
+    let join: Vec<String> = join.unwrap_or_default();
+    let join: Vec<String> = join.iter().map(|it| it.trim().to_owned()).collect();
+    for address in &join {
+        check_address("--join", address)?;
+    }
+    match join.is_empty() || peers.is_empty() {
+        true => Ok(join),
+        false => Err(invalid(
+            "--join",
+            join.join(","),
+            "a replica either founds a cluster with --peers or is taken into one; give one of the two",
+        )),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod backup;
 pub mod config;
 pub mod consensus;
 pub mod convert;
+pub mod enrolment;
 pub mod grpc;
 pub mod lease_keeper;
 pub mod leases;

@@ -20,10 +20,10 @@ use trimtab_proto::v1::registration_server::RegistrationServer;
 use trimtab_proto::v1::routing_server::RoutingServer;
 
 use crate::config::Config;
-use crate::consensus::membership::cluster_id;
 use crate::consensus::start::{self, Settings, StartError};
 use crate::consensus::status::ConsensusStatus;
 use crate::convert::encode_view;
+use crate::enrolment::{EnrolError, enrol};
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::context::Context;
 use crate::grpc::discovery::DiscoveryService;
@@ -33,7 +33,7 @@ use crate::grpc::routing::RoutingService;
 use crate::lease_keeper::LeaseKeeper;
 use crate::observation::{CONTACT_INTERVAL, Observer};
 use crate::peers::error::PeerError;
-use crate::peers::{MESSAGE_BYTES_MAX, Peers};
+use crate::peers::{Contact, MESSAGE_BYTES_MAX, Own, Peers};
 use crate::publish::Publisher;
 use crate::relay;
 use crate::renewals::Renewals;
@@ -73,6 +73,9 @@ pub enum NodeError {
     /// The address of another replica cannot be used.
     #[error(transparent)]
     Peers(#[from] PeerError),
+    /// It has no cluster, and gets none.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
     /// The log cannot be resumed.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -90,10 +93,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// Listens on the configured address and starts.
+    /// Listens on the configured address and starts. With an empty data
+    /// directory it waits until all founders are there, or a cluster takes it
+    /// in; dropped meanwhile, it has left nothing behind.
     ///
     /// # Errors
-    /// When the address, the data directory or the log in it cannot be used.
+    /// When the address, the data directory or the log in it cannot be used, or
+    /// the cluster knows this replica with another data directory.
     pub async fn start(config: Config) -> Result<Node, NodeError> {
         let address = config.listen;
         let listener = TcpListener::bind(address)
@@ -111,14 +117,14 @@ impl Node {
             address: config.listen,
             source,
         })?;
-        let identity = Identity {
-            replica_id: config.id,
-            cluster_id: cluster_id(&config.members),
-        };
         let was_down = config.data_dir.join(FILE_NAME).exists();
-        let storage = Storage::open(&config.data_dir, identity)?;
+        let fresh = Identity::of_new(config.id, rand::random());
+        let mut storage = Storage::open(&config.data_dir, fresh)?;
         let gauge = Gauge::new(storage.path().to_owned());
-        let peers = Peers::new(config.id, storage.identity().cluster_id, &config.members)?;
+        let advertised = config.advertise();
+        let listener = enrol(listener, &mut storage, advertised, &config.way()).await?;
+        let own = own(&storage, advertised);
+        let peers = Peers::new(own, config.members.clone())?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
         let keeper = Arc::new(LeaseKeeper::new(config.leases));
@@ -141,7 +147,7 @@ impl Node {
         let settings = Settings {
             tick_interval: config.tick_interval,
             snapshot_every: config.snapshot_every,
-            ..Settings::new(config.id, config.members.clone(), rand::random())
+            ..Settings::new(rand::random())
         };
         let handle = start::start(settings, storage, peers.clone(), publisher)?;
         let (watched, others) = (Arc::clone(&watchers), peers.clone());
@@ -231,6 +237,18 @@ impl Node {
             abort.abort();
         }
         self.tasks.wait().await;
+    }
+}
+
+fn own(storage: &Storage, address: &str) -> Own {
+    let identity = storage.identity();
+    Own {
+        id: identity.replica_id,
+        cluster_id: identity.cluster_id,
+        contact: Contact {
+            address: address.to_owned(),
+            disk_id: identity.disk_id,
+        },
     }
 }
 

@@ -208,7 +208,7 @@ impl Observer {
         let request = ObserveRequest {
             services: services.iter().map(ToString::to_string).collect(),
         };
-        let others: Vec<u64> = self.peers.ids().collect();
+        let others = self.peers.ids();
         let answers = join_all(
             others
                 .iter()

@@ -6,7 +6,8 @@
 //! own, so that a large snapshot does not hold up heartbeats.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,14 @@ use tokio::runtime::Handle as Runtime;
 use tonic::transport::{Channel, Endpoint};
 use trimtab_proto::internal::v1::peer_client::PeerClient;
 use trimtab_proto::internal::v1::{
-    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RenewLeasesRequest,
-    RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    IntroduceRequest, IntroduceResponse, ObserveRequest, ObserveResponse, ProposeRequest,
+    ProposeResponse, RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest,
+    ReplicaStatusResponse,
 };
 
 pub mod error;
 pub mod line;
+pub mod protocol;
 mod snapshot;
 
 use error::PeerError;
@@ -47,6 +50,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a replica may take to say who it is. More than a connection may.
+const INTRODUCE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Senders that are not known as members, at most: a replica that was away
+/// while others came answers them before it knows them.
+const GUESTS_MAX: usize = 16;
+
 /// How long a batch of renewals may take: the sender batches again meanwhile.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,7 +74,27 @@ pub enum Report {
     },
 }
 
-/// The other replicas of the cluster. Cheap to clone.
+/// Where a replica is, and its data directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Contact {
+    /// `host:port`.
+    pub address: String,
+    /// The data directory's own number.
+    pub disk_id: u64,
+}
+
+/// This replica, as it shows itself to the others.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Its id.
+    pub id: u64,
+    /// Its cluster.
+    pub cluster_id: u64,
+    /// Where others reach it, and its data directory.
+    pub contact: Contact,
+}
+
+/// The other replicas of the cluster. Cheap to clone; clones know the same.
 #[derive(Clone, Debug)]
 pub struct Peers {
     inner: Arc<Inner>,
@@ -72,68 +102,161 @@ pub struct Peers {
 
 #[derive(Debug)]
 struct Inner {
-    cluster_id: u64,
-    peers: BTreeMap<u64, Peer>,
+    own: Own,
+    known: RwLock<Known>,
+    /// Goes up when someone is somewhere else, so that lines need not look.
+    changes: AtomicU64,
     runtime: Runtime,
+}
+
+/// Who is where. A member's own word on its address is newer than the flags
+/// of this replica, and those are newer than what the log says.
+#[derive(Debug, Default)]
+struct Known {
+    members: BTreeMap<u64, Peer>,
+    guests: BTreeMap<u64, Peer>,
+    told: BTreeMap<u64, Contact>,
+    flags: BTreeMap<u64, String>,
 }
 
 /// One other replica.
 #[derive(Clone, Debug)]
 struct Peer {
     id: u64,
-    address: String,
+    contact: Contact,
     /// For the line alone.
     raft: PeerClient<Channel>,
     /// For snapshots and calls.
     calls: PeerClient<Channel>,
+    channel: Channel,
 }
 
 impl Peers {
-    /// The members other than `id`, each at its address (`host:port`). Connects
-    /// to none yet. Must be called within a Tokio runtime.
+    /// No one yet. `addresses` are those that this replica was started with:
+    /// they count more than those in the log, which may be from before a
+    /// move. Must be called within a Tokio runtime.
     ///
     /// # Errors
     ///
     /// When an address is not one, or there is no runtime.
-    pub fn new(
-        id: u64,
-        cluster_id: u64,
-        members: &BTreeMap<u64, String>,
-    ) -> Result<Self, PeerError> {
+    pub fn new(own: Own, addresses: BTreeMap<u64, String>) -> Result<Self, PeerError> {
         let runtime = Runtime::try_current().map_err(|_| PeerError::NoRuntime)?;
-        let mut peers = BTreeMap::new();
-        for (peer, address) in members.iter().filter(|(peer, _)| **peer != id) {
-            let endpoint = endpoint(*peer, address)?;
-            peers.insert(
-                *peer,
-                Peer {
-                    id: *peer,
-                    address: address.clone(),
-                    raft: client(endpoint.connect_lazy()),
-                    calls: client(endpoint.connect_lazy()),
-                },
-            );
+        for (id, address) in &addresses {
+            endpoint(*id, address)?;
         }
+        let known = Known {
+            flags: addresses,
+            ..Known::default()
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                cluster_id,
-                peers,
+                own,
+                known: RwLock::new(known),
+                changes: AtomicU64::new(0),
                 runtime,
             }),
         })
     }
 
-    /// The ids of the other replicas.
-    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
-        self.inner.peers.keys().copied()
+    /// The members are these now, this replica perhaps among them. Connects
+    /// to none yet.
+    pub fn follow(&self, members: impl Iterator<Item = (u64, Contact)>) {
+        let _within = self.inner.runtime.enter();
+        let mut known = self.write();
+        let mut before = std::mem::take(&mut known.members);
+        for (id, mut contact) in members.filter(|(id, _)| *id != self.inner.own.id) {
+            if let Some(flag) = known.flags.get(&id) {
+                contact.address.clone_from(flag);
+            }
+            let told = known.told.get(&id);
+            if let Some(told) = told.filter(|told| told.disk_id == contact.disk_id) {
+                contact.clone_from(told);
+            }
+            let kept = before.remove(&id).filter(|peer| peer.contact == contact);
+            if let Some(peer) = kept.or_else(|| Peer::new(id, contact)) {
+                known.members.insert(id, peer);
+            }
+        }
+        let Known {
+            members,
+            guests,
+            told,
+            ..
+        } = &mut *known;
+        guests.retain(|id, _| !members.contains_key(id));
+        told.retain(|id, _| members.contains_key(id));
+        self.inner.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// The address of another replica.
-    pub fn address(&self, id: u64) -> Option<&str> {
-        self.inner.peers.get(&id).map(|peer| peer.address.as_str())
+    /// A replica said where it is: a member that moved, or one that is not
+    /// known yet.
+    pub fn meet(&self, id: u64, contact: Contact) {
+        if id == self.inner.own.id || !self.is_news(&self.read(), id, &contact) {
+            return;
+        }
+        let _within = self.inner.runtime.enter();
+        let mut known = self.write();
+        if !self.is_news(&known, id, &contact) {
+            return;
+        }
+        let Some(peer) = Peer::new(id, contact.clone()) else {
+            return;
+        };
+        tracing::info!(peer = id, address = contact.address, "a replica is here");
+        if known.members.contains_key(&id) {
+            known.told.insert(id, contact);
+            known.members.insert(id, peer);
+        } else {
+            if known.guests.len() >= GUESTS_MAX {
+                known.guests.pop_first();
+            }
+            known.guests.insert(id, peer);
+        }
+        self.inner.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Opens a line to each peer. `report` is told what was lost; it is called
+    fn is_news(&self, known: &Known, id: u64, contact: &Contact) -> bool {
+        match known.members.get(&id) {
+            // Another data directory's word says nothing of the member.
+            Some(peer) => {
+                peer.contact.disk_id == contact.disk_id && peer.contact.address != contact.address
+            }
+            None => known
+                .guests
+                .get(&id)
+                .is_none_or(|peer| peer.contact != *contact),
+        }
+    }
+
+    /// The ids of the other members.
+    pub fn ids(&self) -> Vec<u64> {
+        self.read().members.keys().copied().collect()
+    }
+
+    /// The address of another member.
+    pub fn address(&self, id: u64) -> Option<String> {
+        let known = self.read();
+        known
+            .members
+            .get(&id)
+            .map(|peer| peer.contact.address.clone())
+    }
+
+    /// The way to another member, for its other services.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such member.
+    pub fn channel(&self, id: u64) -> Result<Channel, PeerError> {
+        Ok(self.peer(id)?.channel)
+    }
+
+    /// This replica, as the others see it.
+    pub fn own(&self) -> &Own {
+        &self.inner.own
+    }
+
+    /// Lines to the others, opened when there is something to say. `report` is told what was lost; it is called
     /// from several tasks, must not block, and says whether it took the report
     /// (or never will take one again): the end of a snapshot is told until it
     /// is taken.
@@ -141,12 +264,7 @@ impl Peers {
         &self,
         report: impl Fn(Report) -> bool + Send + Sync + 'static,
     ) -> line::Lines {
-        line::open(
-            &self.inner.runtime,
-            self.inner.cluster_id,
-            self.inner.peers.values().cloned(),
-            Arc::new(report),
-        )
+        line::Lines::new(self.clone(), Arc::new(report))
     }
 
     /// Forwards a command to the peer that leads.
@@ -163,12 +281,18 @@ impl Peers {
     ) -> Result<ProposeResponse, PeerError> {
         let peer = self.peer(id)?;
         let request = ProposeRequest {
-            cluster_id: self.inner.cluster_id,
+            cluster_id: self.inner.own.cluster_id,
             command,
             dry_run,
         };
         let mut client = peer.calls.clone();
-        error::within(timeout, peer.id, &peer.address, client.propose(request)).await
+        error::within(
+            timeout,
+            peer.id,
+            &peer.contact.address,
+            client.propose(request),
+        )
+        .await
     }
 
     /// Hands the leader the renewals gathered here. The cluster id is filled
@@ -184,12 +308,12 @@ impl Peers {
     ) -> Result<RenewLeasesResponse, PeerError> {
         let peer = self.peer(id)?;
         let request = RenewLeasesRequest {
-            cluster_id: self.inner.cluster_id,
+            cluster_id: self.inner.own.cluster_id,
             ..request
         };
         let mut client = peer.calls.clone();
         let call = client.renew_leases(request);
-        error::within(RENEW_TIMEOUT, peer.id, &peer.address, call).await
+        error::within(RENEW_TIMEOUT, peer.id, &peer.contact.address, call).await
     }
 
     /// What a peer's watchers confirmed and reported.
@@ -205,7 +329,7 @@ impl Peers {
         let peer = self.peer(id)?;
         let mut client = peer.calls.clone();
         let call = client.observe(request);
-        error::within(OBSERVE_TIMEOUT, peer.id, &peer.address, call).await
+        error::within(OBSERVE_TIMEOUT, peer.id, &peer.contact.address, call).await
     }
 
     /// A peer's own status.
@@ -217,12 +341,121 @@ impl Peers {
         let peer = self.peer(id)?;
         let mut client = peer.calls.clone();
         let call = client.replica_status(ReplicaStatusRequest {});
-        error::within(STATUS_TIMEOUT, peer.id, &peer.address, call).await
+        error::within(STATUS_TIMEOUT, peer.id, &peer.contact.address, call).await
     }
 
-    fn peer(&self, id: u64) -> Result<&Peer, PeerError> {
-        self.inner.peers.get(&id).ok_or(PeerError::Unknown { id })
+    /// Asks another member who it is, and what it knows of this replica.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be reached, or speaks another version.
+    pub async fn introduce(&self, id: u64) -> Result<IntroduceResponse, PeerError> {
+        let peer = self.peer(id)?;
+        let own = &self.inner.own;
+        introduce(
+            peer.calls,
+            id,
+            &peer.contact.address,
+            own.id,
+            own.contact.disk_id,
+        )
+        .await
     }
+
+    fn peer(&self, id: u64) -> Result<Peer, PeerError> {
+        let known = self.read();
+        known
+            .members
+            .get(&id)
+            .cloned()
+            .ok_or(PeerError::Unknown { id })
+    }
+
+    /// A member, or someone who wrote without being known as one.
+    fn correspondent(&self, id: u64) -> Option<Peer> {
+        let known = self.read();
+        let peer = known.members.get(&id).or_else(|| known.guests.get(&id));
+        peer.cloned()
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner.changes.load(Ordering::Acquire)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.inner
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.inner
+            .known
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer {
+    /// `None`, with a word in the log, when its address is not one.
+    fn new(id: u64, contact: Contact) -> Option<Self> {
+        match endpoint(id, &contact.address) {
+            Ok(endpoint) => {
+                let channel = endpoint.connect_lazy();
+                Some(Self {
+                    id,
+                    contact,
+                    raft: client(endpoint.connect_lazy()),
+                    calls: client(channel.clone()),
+                    channel,
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "this replica cannot be reached");
+                None
+            }
+        }
+    }
+}
+
+/// Asks whoever is at an address who it is, as the replica `own` with data
+/// directory `own_disk`. `id` is whom one expects there, for messages; 0 when
+/// one does not know. Must be called within a Tokio runtime.
+///
+/// # Errors
+///
+/// When the address is not one, no replica answers there, or it speaks another
+/// version.
+pub async fn introduce_at(
+    address: &str,
+    id: u64,
+    own: u64,
+    own_disk: u64,
+) -> Result<IntroduceResponse, PeerError> {
+    let channel = endpoint(id, address)?.connect_lazy();
+    introduce(client(channel), id, address, own, own_disk).await
+}
+
+async fn introduce(
+    mut client: PeerClient<Channel>,
+    id: u64,
+    address: &str,
+    own: u64,
+    own_disk: u64,
+) -> Result<IntroduceResponse, PeerError> {
+    let call = client.introduce(IntroduceRequest {
+        protocol: protocol::PROTOCOL,
+        replica_id: own,
+        disk_id: own_disk,
+    });
+    let answer = error::within(INTRODUCE_TIMEOUT, id, address, call).await?;
+    protocol::check(answer.protocol).map_err(|source| PeerError::Protocol {
+        id,
+        address: address.to_owned(),
+        source,
+    })?;
+    Ok(answer)
 }
 
 fn endpoint(id: u64, address: &str) -> Result<Endpoint, PeerError> {

@@ -30,6 +30,7 @@ use trimtab_server::backup::restore::{JUMP, Plan, SETTLE, restore};
 use trimtab_server::config::Config;
 use trimtab_server::consensus::entry::encode_state;
 use trimtab_server::node::Node;
+use trimtab_server::peers::protocol::PROTOCOL;
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::eventually;
 use trimtab_tests::instance::Instance;
@@ -203,6 +204,7 @@ async fn takes_messages(address: &str, to_replica: u64, cluster_id: u64) -> Resu
     let request = RaftRequest {
         to_replica,
         cluster_id,
+        protocol: PROTOCOL,
         ..RaftRequest::default()
     };
     let answer = peer.raft(tokio_stream::iter([request])).await;
@@ -256,7 +258,7 @@ async fn the_survivor_of_a_lost_quorum_becomes_a_new_cluster_that_all_follow() {
     cluster.stop(3).await;
     let known = Directory::read(&cluster.data_dir(3)).expect("readable");
     assert!(known.last() >= stale.header.applied);
-    let state = encode_state(&known.state.members, &known.state.registry).expect("encodes");
+    let state = encode_state(&known.state.membership, &known.state.registry).expect("encodes");
     let path = files.path().join("survivor");
     fs::write(&path, format::encode(&known.header(0), state).concat()).expect("written");
     let snapshot = SnapshotFile::read(&path).expect("whole");

@@ -17,6 +17,7 @@ use trimtab_server::consensus::config::ReplicaConfig;
 use trimtab_server::consensus::entry::{ProposalId, encode_command};
 use trimtab_server::consensus::error::FatalError;
 use trimtab_server::consensus::founding::founding;
+use trimtab_server::consensus::membership::Member;
 use trimtab_server::consensus::message;
 use trimtab_server::consensus::replica::Replica;
 use trimtab_server::consensus::start::restore;
@@ -43,7 +44,7 @@ const OWN_READ: u64 = 0;
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) seed: u64,
-    pub(crate) members: BTreeMap<u64, String>,
+    pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) snapshot_every: u64,
     pub(crate) trailing_entries: u64,
     pub(crate) leases: LeaseSettings,
@@ -115,10 +116,8 @@ impl Host {
     /// Starts on what the disk holds. An error is the operator's to read.
     pub(crate) fn start(setup: &Setup, id: u64, life: u64, disk: Attached) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let identity = Identity {
-            replica_id: id,
-            cluster_id: 1,
-        };
+        let disk_id = setup.members.get(&id).map_or(0, |it| it.disk_id);
+        let identity = Identity::of_new(id, disk_id);
         let mut storage = Storage::open_with_backend(Path::new("a simulated disk"), disk, identity)
             .map_err(|e| text(&e))?;
         let restored = match storage.load().map_err(|e| text(&e))? {
@@ -128,7 +127,7 @@ impl Host {
                 let snapshot = message::snapshot_to_wire(first.snapshot.clone());
                 let hard_state = message::hard_state_to_wire(&first.hard_state);
                 storage
-                    .found(&snapshot, &hard_state)
+                    .found(1, &snapshot, &hard_state)
                     .map_err(|e| text(&e))?;
                 first
             }
@@ -141,7 +140,7 @@ impl Host {
         let incarnation = id * 1_000_000 + life;
         let config = ReplicaConfig {
             id,
-            members: setup.members.clone(),
+            disk_id,
             incarnation,
             heartbeat_ticks: 2,
             election_ticks: ELECTION_TICKS,
@@ -269,7 +268,8 @@ impl Host {
 
     /// Hands leadership over, if it has it.
     pub(crate) fn hand_over(&mut self) -> Result<(), FatalError> {
-        self.replica.hand_over();
+        // With nobody to take it, it goes on leading.
+        let _ = self.replica.hand_over(None);
         self.work()
     }
 
@@ -282,7 +282,8 @@ impl Host {
         // who asked comes back to him; he asks again.
         let comes_back =
             message.from == self.id() && message.get_msg_type() == MessageType::MsgReadIndex;
-        match self.replica.step(message) {
+        let from = self.setup.members.get(&message.from);
+        match self.replica.step(from.map_or(0, |it| it.disk_id), message) {
             Ok(()) => Ok(()),
             Err(StepError::Refused(_)) if comes_back => Ok(()),
             Err(StepError::Refused(error)) => Err(FatalError::Raft(format!("refused: {error}"))),

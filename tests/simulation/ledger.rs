@@ -19,6 +19,7 @@ use trimtab_registry::route::WHOLE;
 use trimtab_registry::service::Service;
 use trimtab_registry::state::Registry;
 use trimtab_server::consensus::entry::{decode_command, encode_result, encode_state};
+use trimtab_server::consensus::membership::{Member, Membership};
 use trimtab_server::convert::encode_view;
 
 use crate::host::AppliedRound;
@@ -69,7 +70,7 @@ impl Heard {
 /// What was applied, and what it made.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    members: BTreeMap<u64, String>,
+    membership: Membership,
     lines: BTreeMap<u64, Line>,
     registry: Registry,
     results: BTreeMap<u64, Bytes>,
@@ -80,11 +81,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(members: &BTreeMap<u64, String>) -> Self {
+    pub(crate) fn new(founders: &BTreeMap<u64, Member>) -> Self {
         let mut registry = Registry::new();
         registry.skip(Position { index: 1, term: 1 });
         let mut ledger = Self {
-            members: members.clone(),
+            membership: Membership::founded_by(founders),
             lines: BTreeMap::new(),
             registry,
             results: BTreeMap::new(),
@@ -200,7 +201,7 @@ impl Ledger {
     }
 
     fn note_state(&mut self) {
-        let state = encode_state(&self.members, &self.registry);
+        let state = encode_state(&self.membership, &self.registry);
         let hash = state.map_or(0, |state| trimtab_proto::checksum(&state));
         self.states.insert(self.registry.applied().index, hash);
     }

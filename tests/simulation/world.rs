@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trimtab_registry::name::ServiceName;
+use trimtab_server::consensus::membership::Member;
 use trimtab_server::leases::LeaseSettings;
 
 use crate::chance::Chance;
@@ -93,9 +94,11 @@ impl World {
     pub(crate) fn new(seed: u64, planted: Option<Planted>) -> Self {
         let mut chance = Chance::new(seed);
         let replicas = [3, 3, 3, 3, 3, 3, 1, 5][chance.index(8)];
-        let members: BTreeMap<u64, String> = (1..=replicas)
-            .map(|id| (id, format!("127.0.0.{id}:1")))
-            .collect();
+        let member = |id: u64| Member {
+            address: format!("127.0.0.{id}:1"),
+            disk_id: 10 + id,
+        };
+        let members: BTreeMap<u64, Member> = (1..=replicas).map(|id| (id, member(id))).collect();
         let setup = Setup {
             seed,
             members,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
@@ -59,8 +60,12 @@ impl Cluster {
             snapshot_every,
             directory: TempDir::new().expect("a temporary directory"),
         };
-        for (id, listener) in listeners {
-            let node = Node::start_on(listener, cluster.config(id)).await;
+        // They wait for each other.
+        let starting = listeners.into_iter().map(|(id, listener)| {
+            let config = cluster.config(id);
+            async move { (id, Node::start_on(listener, config).await) }
+        });
+        for (id, node) in join_all(starting).await {
             cluster.running.insert(id, node.expect("replica starts"));
         }
         cluster.all_ready().await;

@@ -70,7 +70,12 @@ pub(crate) async fn run(command: &ServeCommand, output: Output) -> Result<(), Fa
         .map_err(|error| invalid(&error))?;
     let (replica, data_dir) = (config.id, config.data_dir.display().to_string());
     let mut stdin = command.until_stdin_closes.then(stdin_lines);
-    let node = Node::start(config).await.map_err(|error| failed(&error))?;
+    // With an empty data directory it may wait for others.
+    let node = tokio::select! {
+        started = Node::start(config) => started.map_err(|error| failed(&error))?,
+        asked = asked_to_stop() => return Ok(asked?),
+        () = closed(&mut stdin) => return Ok(()),
+    };
     let ready = Ready {
         replica,
         address: node.address().to_string(),

@@ -1,6 +1,7 @@
 //! Exit codes and errors that scripts can tell apart.
 
 use std::net::TcpStream;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,20 +38,49 @@ fn a_registry_that_is_not_there_is_unavailable_and_named() {
     assert!(done.stderr.contains("hint: "), "{}", done.stderr);
 }
 
+/// Three addresses that nobody listens at, and the list of peers they make.
+fn three() -> (Vec<String>, String) {
+    let addresses: Vec<String> = (0..3).map(|_| closed_address()).collect();
+    let named = addresses.iter().zip(1..);
+    let peers: Vec<String> = named.map(|(at, id)| format!("{id}={at}")).collect();
+    (addresses, peers.join(","))
+}
+
+fn replica(id: u64, peers: &str, directory: &Path) -> Held {
+    let (id, data) = (id.to_string(), directory.join(id.to_string()));
+    let data = data.to_str().unwrap();
+    Held::start(&["serve", "--id", &id, "--peers", peers, "--data-dir", data])
+}
+
 #[test]
-fn a_registry_without_a_quorum_is_unavailable() {
+fn a_registry_that_is_not_founded_yet_is_unavailable_and_says_who_is_missing() {
     let directory = tempfile::tempdir().unwrap();
-    let here = closed_address();
-    let peers = format!("1={here},2={},3={}", closed_address(), closed_address());
-    let data = directory.path().to_str().unwrap();
-    let _replica = Held::start(&["serve", "--id", "1", "--peers", &peers, "--data-dir", data]);
+    let (addresses, peers) = three();
+    let _replica = replica(1, &peers, directory.path());
     let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect(&here).is_err() {
+    while TcpStream::connect(&addresses[0]).is_err() {
         assert!(Instant::now() < deadline, "it does not listen");
         thread::sleep(Duration::from_millis(10));
     }
     let change = ["switch", "catalog", "v42", "--timeout", "3s"];
-    let done = run(&[&change[..], &["--endpoints", &here]].concat());
+    let done = run(&[&change[..], &["--endpoints", &addresses[0]]].concat());
+    assert_eq!(done.code, Some(6), "{}", done.stderr);
+    assert!(done.stderr.contains("replicas 2, 3"), "{}", done.stderr);
+}
+
+#[test]
+fn a_registry_without_a_quorum_is_unavailable() {
+    let directory = tempfile::tempdir().unwrap();
+    let (addresses, peers) = three();
+    let mut replicas: Vec<Held> = (1..=3)
+        .map(|id| replica(id, &peers, directory.path()))
+        .collect();
+    for replica in &replicas {
+        assert!(replica.line().contains("ready"));
+    }
+    replicas.truncate(1);
+    let change = ["switch", "catalog", "v42", "--timeout", "5s"];
+    let done = run(&[&change[..], &["--endpoints", &addresses[0]]].concat());
     assert_eq!(done.code, Some(6), "{}", done.stderr);
     assert!(done.stderr.contains("quorum"), "{}", done.stderr);
 }

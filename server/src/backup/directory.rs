@@ -78,7 +78,7 @@ impl Directory {
         Header {
             cluster_id: self.identity.cluster_id,
             applied: self.last(),
-            members: self.state.members.clone(),
+            members: self.state.membership.addresses(),
             saved_at_ms,
             saved_by: self.identity.replica_id,
             version: env!("CARGO_PKG_VERSION").to_owned(),

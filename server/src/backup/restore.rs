@@ -9,6 +9,7 @@ use trimtab_registry::revision::{Position, Revision};
 use super::error::BackupError;
 use super::file::SnapshotFile;
 use crate::consensus::founding::founded_with;
+use crate::consensus::membership::{Member, cluster_id};
 use crate::consensus::message;
 use crate::storage::error::StorageError;
 use crate::storage::file::{Identity, Storage};
@@ -80,12 +81,17 @@ pub fn restore(
         term: applied.term.saturating_add(1),
     };
     registry.restamp(at).map_err(|_| too_far())?;
-    let members = BTreeMap::from([(plan.replica_id, plan.advertise.clone())]);
-    let identity = Identity {
-        replica_id: plan.replica_id,
-        cluster_id: rand::random(),
+    let fresh = Identity::of_new(plan.replica_id, rand::random());
+    let founder = Member {
+        address: plan.advertise.clone(),
+        disk_id: fresh.disk_id,
     };
-    let founded = founded_with(&members, &registry)?;
+    let founders = BTreeMap::from([(plan.replica_id, founder)]);
+    let identity = Identity {
+        cluster_id: cluster_id(&founders),
+        ..fresh
+    };
+    let founded = founded_with(&founders, &registry)?;
     Storage::make(
         directory,
         identity,

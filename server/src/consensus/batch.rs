@@ -58,6 +58,12 @@ pub struct Effects {
     pub reads: Vec<(u64, u64)>,
     /// Role, term or leader are not what they were.
     pub role_changed: bool,
+    /// The members are not who they were.
+    pub members_changed: bool,
+    /// Changes of members that were applied, and where. A change that moves a
+    /// vote from one member to another is over when
+    /// [`super::replica::Replica::is_changing`] no longer holds.
+    pub changed: Vec<(ProposalId, u64)>,
 }
 
 /// A snapshot of our own to be made durable, and where the log is cut.

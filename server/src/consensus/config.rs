@@ -1,7 +1,5 @@
 //! What a replica is told at its making, and what it tells the Raft library.
 
-use std::collections::BTreeMap;
-
 use raft::{Config, ReadOnlyOption};
 
 /// Entries sent in one message, in bytes. Below the transport's bound with
@@ -23,10 +21,10 @@ const APPLIED_PER_ROUND_BYTES_MAX: u64 = 4 << 20;
 /// What a replica is told at its making.
 #[derive(Debug, Clone)]
 pub struct ReplicaConfig {
-    /// Its id, one of the members.
+    /// Its id.
     pub id: u64,
-    /// All members and their addresses.
-    pub members: BTreeMap<u64, String>,
+    /// Its data directory, by which the others know that it is still itself.
+    pub disk_id: u64,
     /// Marks this run's proposals; a random number.
     pub incarnation: u64,
     /// Ticks between a leader's heartbeats.

@@ -7,11 +7,14 @@
 //! messages to the [`Carrier`], what was applied to the [`Observer`]. When
 //! the disk fails it takes no part until the disk works again (`halt`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use raft::eraftpb::{HardState, Message};
 use trimtab_registry::state::Registry;
 
 use super::batch::{NotProposed, StepError};
+use super::change::{Change, ChangeError, Proposed};
 use super::config::ReplicaConfig;
 use super::error::{FatalError, ProposeError};
 use super::founding::Restored;
@@ -96,6 +99,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         let promised = restored.hard_state.clone();
         let replica = Replica::new(config, restored)?;
         parts.observer.restored(replica.registry());
+        parts.carrier.follow(replica.membership());
         let mut engine = Self {
             config: config.clone(),
             replica,
@@ -115,7 +119,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     fn campaign_alone(&mut self) {
-        if self.replica.members().len() == 1 {
+        if self.replica.is_only_voter() {
             self.replica.campaign();
         }
     }
@@ -158,7 +162,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             snapshot_bytes: replica.snapshot_bytes(),
             snapshot_time: None,
             caught_up: self.caught_up,
-            members: replica.members().clone(),
+            members: Arc::clone(replica.members()),
             dropped_messages: 0,
             halted: None,
             fatal: None,
@@ -222,13 +226,15 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
 
     fn take(&mut self, input: Input, gathered: &mut Gathered) -> Result<(), FatalError> {
         if self.halted.is_some() {
-            self.take_while_halted(input);
-            return Ok(());
+            return self.take_while_halted(input);
         }
         match input {
-            Input::Step(messages) => {
+            Input::Step {
+                from_disk,
+                messages,
+            } => {
                 for message in messages {
-                    self.step(message)?;
+                    self.step(from_disk, message)?;
                 }
             }
             Input::Propose(command, reply) => {
@@ -240,6 +246,16 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 self.pending.await_applied(index, reply);
                 self.pending.complete(self.replica.applied());
             }
+            Input::Change(change, reply) => self.change(&change, reply),
+            Input::HandOver(to, reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.replica.hand_over(to));
+            }
+            Input::Removed => {
+                return Err(FatalError::Removed {
+                    id: self.replica.id(),
+                });
+            }
             Input::Query(query) => query(self.registry()),
             Input::Encoded(encoded) => self.take_encoded(encoded)?,
             Input::Report(Report::Unreachable(peer)) => self.replica.report_unreachable(peer),
@@ -247,15 +263,15 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 self.replica.report_snapshot(peer, arrived);
             }
             Input::Stop => {
-                let has_successor = self.replica.hand_over();
+                let has_successor = self.replica.hand_over(None).is_ok();
                 self.stopping = Some(if has_successor { HAND_OVER_TICKS } else { 0 });
             }
         }
         Ok(())
     }
 
-    fn step(&mut self, message: Message) -> Result<(), FatalError> {
-        match self.replica.step(message) {
+    fn step(&mut self, from_disk: u64, message: Message) -> Result<(), FatalError> {
+        match self.replica.step(from_disk, message) {
             Ok(()) => Ok(()),
             Err(StepError::Refused(error)) => {
                 tracing::warn!(%error, "message from a replica refused");
@@ -290,6 +306,26 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 }
             }
         }
+    }
+
+    fn change(&mut self, change: &Change, reply: Reply<Option<u64>>) {
+        let taken = self.pending.next_proposal(0).and_then(|mark| {
+            let proposed = self.replica.propose_change(mark, change);
+            proposed.map(|it| (mark, it)).map_err(|error| match error {
+                ChangeError::NotLeader => self.refusal(NotProposed::NotLeader),
+                ChangeError::Full => self.refusal(NotProposed::Full),
+                refused => ProposeError::Members(refused),
+            })
+        });
+        // Whoever asked may have given up.
+        let _ = match taken {
+            Ok((mark, Proposed::Taken)) => {
+                self.pending.change_accepted(mark, reply);
+                return;
+            }
+            Ok((_, Proposed::AlreadySo)) => reply.send(Ok(None)),
+            Err(error) => reply.send(Err(error)),
+        };
     }
 
     fn refusal(&self, reason: NotProposed) -> ProposeError {

@@ -4,8 +4,6 @@
 //! postcard. Replicas of different versions may read each other's bytes, so an
 //! unknown version is refused, never guessed at.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +13,8 @@ use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::snapshot::Snapshot;
 use trimtab_registry::state::Registry;
+
+use super::membership::Membership;
 
 /// A command's size in the log, at most: one entry fits in one message, and
 /// one message in the transport's bound.
@@ -84,10 +84,10 @@ impl ProposalId {
 }
 
 /// What a snapshot holds besides its place in the log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct State {
-    /// Members and their addresses.
-    pub members: BTreeMap<u64, String>,
+    /// The members.
+    pub membership: Membership,
     /// The registry.
     pub registry: Registry,
 }
@@ -133,11 +133,8 @@ pub fn decode_result(bytes: &[u8]) -> Result<Result<Outcome, Rejection>, EntryEr
 /// # Errors
 ///
 /// When it cannot be encoded.
-pub fn encode_state(
-    members: &BTreeMap<u64, String>,
-    registry: &Registry,
-) -> Result<Bytes, EntryError> {
-    encode("a snapshot", &(members, registry.snapshot()))
+pub fn encode_state(membership: &Membership, registry: &Registry) -> Result<Bytes, EntryError> {
+    encode("a snapshot", &(membership, registry.snapshot()))
 }
 
 /// What a snapshot's data holds.
@@ -147,15 +144,18 @@ pub fn encode_state(
 /// When the version is unknown, or the bytes are not a registry.
 pub fn decode_state(bytes: &[u8]) -> Result<State, EntryError> {
     const WHAT: &str = "a snapshot";
-    let (members, snapshot): (BTreeMap<u64, String>, Snapshot) = decode(WHAT, bytes)?;
+    let (membership, snapshot): (Membership, Snapshot) = decode(WHAT, bytes)?;
     let registry = Registry::restore(snapshot).map_err(|error| EntryError::Malformed {
         what: WHAT,
         reason: error.to_string(),
     })?;
-    Ok(State { members, registry })
+    Ok(State {
+        membership,
+        registry,
+    })
 }
 
-fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, EntryError> {
+pub(super) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, EntryError> {
     postcard::to_extend(value, vec![FORMAT_VERSION])
         .map(Bytes::from)
         .map_err(|error| EntryError::Unencodable {
@@ -164,7 +164,10 @@ fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, EntryErr
         })
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, EntryError> {
+pub(super) fn decode<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, EntryError> {
     let (version, payload) = bytes.split_first().ok_or(EntryError::Empty { what })?;
     if *version != FORMAT_VERSION {
         return Err(EntryError::UnknownVersion {
@@ -217,13 +220,13 @@ mod tests {
 
     #[test]
     fn a_snapshot_comes_back_as_it_was() {
-        let members = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);
+        let membership = testing::founded(1);
         let mut registry = Registry::new();
         let at = Position { index: 2, term: 1 };
         assert!(registry.apply(at, &register()).outcome.is_ok());
-        let bytes = encode_state(&members, &registry).expect("encodes");
+        let bytes = encode_state(&membership, &registry).expect("encodes");
         let state = decode_state(&bytes).expect("decodes");
-        assert_eq!(state.members, members);
+        assert_eq!(state.membership, membership);
         assert_eq!(state.registry, registry);
     }
 

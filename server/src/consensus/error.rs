@@ -2,6 +2,7 @@
 
 use trimtab_registry::rejection::Rejection;
 
+use super::change::ChangeError;
 use super::entry::EntryError;
 use super::message::MessageError;
 
@@ -42,6 +43,9 @@ pub enum ProposeError {
         /// Which bound was reached.
         reason: String,
     },
+    /// The members cannot be changed so; nothing was done.
+    #[error(transparent)]
+    Members(ChangeError),
     /// The command does not fit in a log entry; nothing was done.
     #[error("the request takes {bytes} bytes in the log, at most {max} are allowed; split it")]
     TooLarge {
@@ -91,13 +95,23 @@ pub enum FatalError {
         /// What is wrong with it.
         source: EntryError,
     },
-    /// A committed entry asks for what this version cannot do.
+    /// A committed change of members does not fit the members.
     #[error(
-        "committed entry {index} changes the members, which this version does not know how to do: run the version that wrote it"
+        "committed entry {index} changes the members in a way that cannot be: {reason}; please report this with the log"
     )]
     MembershipChange {
         /// Which entry.
         index: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// This replica is not a member any more.
+    #[error(
+        "replica {id} was removed from the cluster, so it has stopped; to bring it back, start it with an empty data directory and --join, then ask a member with `trimtab cluster add`"
+    )]
+    Removed {
+        /// This replica.
+        id: u64,
     },
     /// A snapshot cannot be read.
     #[error("the snapshot of entry {index} cannot be used: {reason}")]

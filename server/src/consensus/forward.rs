@@ -39,8 +39,9 @@ pub fn to_status(error: &ProposeError) -> Status {
         ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) => {
             (Code::InvalidArgument, REFUSED)
         }
-        // A rejection is a result; this keeps the match whole.
-        ProposeError::Rejected(_) => (Code::FailedPrecondition, REFUSED),
+        // A rejection is a result, and changes of members do not come this way;
+        // this keeps the match whole.
+        ProposeError::Rejected(_) | ProposeError::Members(_) => (Code::FailedPrecondition, REFUSED),
     };
     let mut status = Status::new(code, error.to_string());
     status

@@ -10,6 +10,7 @@ use trimtab_registry::state::Registry;
 use super::entry::encode_state;
 use super::error::FatalError;
 use super::log::Place;
+use super::membership::{Member, Membership};
 
 /// What a replica starts from.
 #[derive(Debug)]
@@ -24,17 +25,17 @@ pub struct Restored {
     pub entries: Vec<Entry>,
 }
 
-/// The first state of a founding member: a snapshot at index 1, term 1, that
-/// names all members as voters and holds an empty registry. All founders make
-/// the same one, so their logs agree from the start.
+/// The first state of a founder: a snapshot at index 1, term 1, that names all
+/// founders as voters and holds an empty registry. All of them make the same
+/// one, so their logs agree from the start.
 ///
 /// # Errors
 ///
 /// When the empty registry cannot be encoded.
-pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError> {
+pub fn founding(founders: &BTreeMap<u64, Member>) -> Result<Restored, FatalError> {
     let mut registry = Registry::new();
     registry.skip(Position { index: 1, term: 1 });
-    founded_with(members, &registry)
+    founded_with(founders, &registry)
 }
 
 /// The same with a registry that is not empty, at the position it has.
@@ -43,16 +44,17 @@ pub fn founding(members: &BTreeMap<u64, String>) -> Result<Restored, FatalError>
 ///
 /// When the registry cannot be encoded.
 pub fn founded_with(
-    members: &BTreeMap<u64, String>,
+    founders: &BTreeMap<u64, Member>,
     registry: &Registry,
 ) -> Result<Restored, FatalError> {
     let at = registry.applied();
-    let data = encode_state(members, registry).map_err(|error| FatalError::Snapshot {
+    let membership = Membership::founded_by(founders);
+    let data = encode_state(&membership, registry).map_err(|error| FatalError::Snapshot {
         index: at.index,
         reason: error.to_string(),
     })?;
     let voters = ConfState {
-        voters: members.keys().copied().collect(),
+        voters: founders.keys().copied().collect(),
         ..ConfState::default()
     };
     Ok(Restored {
@@ -68,6 +70,17 @@ pub fn founded_with(
         },
         entries: Vec::new(),
     })
+}
+
+/// The first state of a replica that is taken into a running cluster: nothing.
+/// Its leader sends it a snapshot; until then it has no one to vote with.
+pub fn joining() -> Restored {
+    Restored {
+        hard_state: HardState::default(),
+        snapshot: Snapshot::default(),
+        base: Place { index: 0, term: 0 },
+        entries: Vec::new(),
+    }
 }
 
 /// A snapshot of the log up to `at`.

@@ -25,7 +25,8 @@ use super::input::{Answer, Input, Reply};
 use super::message::{MessageError, from_wire};
 use super::reach::Reach;
 use super::status::ConsensusStatus;
-use crate::peers::Peers;
+use crate::peers::{Contact, Peers, protocol};
+use crate::storage::file::Identity;
 
 /// How long a request waits for a leader: an election and a half. Clients give
 /// an attempt more than that, so that they hear the answer.
@@ -52,6 +53,19 @@ pub(super) const CALLER_INPUTS_MAX: usize = 3_072;
 /// Attempts to queue an arrived snapshot, [`RETRY_PAUSE`] apart.
 const INSTALL_ATTEMPTS: u32 = 100;
 
+/// Whom a peer's message is for, and in which version it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver {
+    /// The version of the protocol.
+    pub protocol: u32,
+    /// The replica.
+    pub replica: u64,
+    /// Its data directory.
+    pub disk_id: u64,
+    /// Its cluster.
+    pub cluster_id: u64,
+}
+
 /// The asking end of a replica's consensus. Cheap to clone; when the last one
 /// is dropped, the thread ends.
 #[derive(Clone, Debug)]
@@ -61,8 +75,7 @@ pub struct Handle {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) id: u64,
-    pub(super) cluster_id: u64,
+    pub(super) identity: Identity,
     pub(super) inputs: SyncSender<Input>,
     pub(super) status: watch::Receiver<ConsensusStatus>,
     pub(super) peers: Peers,
@@ -86,12 +99,17 @@ impl Handle {
 
     /// This replica's id.
     pub fn id(&self) -> u64 {
-        self.inner.id
+        self.inner.identity.replica_id
     }
 
-    /// The cluster: a hash of its founding members.
+    /// The data directory's own number.
+    pub fn disk_id(&self) -> u64 {
+        self.inner.identity.disk_id
+    }
+
+    /// The cluster: a hash of its founders.
     pub fn cluster_id(&self) -> u64 {
-        self.inner.cluster_id
+        self.inner.identity.cluster_id
     }
 
     /// What this replica knows of its part, as of its last round.
@@ -202,21 +220,31 @@ impl Handle {
         answer.await.map_err(|_| self.stopped())
     }
 
-    /// Whether a peer's message is for this replica of this cluster.
+    /// Whether a peer's message is for this replica of this cluster, with this
+    /// data directory, and in a version that it understands.
     ///
     /// # Errors
     ///
-    /// When it is not: the sender has other members configured.
-    pub fn admit(&self, to_replica: u64, cluster_id: u64) -> Result<(), MessageError> {
-        if (to_replica, cluster_id) == (self.id(), self.cluster_id()) {
-            return Ok(());
+    /// When it is not.
+    pub fn admit(&self, to: &Receiver) -> Result<(), MessageError> {
+        protocol::check(to.protocol)?;
+        let own = self.inner.identity;
+        if (to.replica, to.cluster_id) != (own.replica_id, own.cluster_id) {
+            return Err(MessageError::Misdirected {
+                found: to.replica,
+                found_cluster: to.cluster_id,
+                expected: own.replica_id,
+                expected_cluster: own.cluster_id,
+            });
         }
-        Err(MessageError::Misdirected {
-            found: to_replica,
-            found_cluster: cluster_id,
-            expected: self.id(),
-            expected_cluster: self.cluster_id(),
-        })
+        if to.disk_id != own.disk_id {
+            return Err(MessageError::OtherDisk {
+                id: own.replica_id,
+                found: to.disk_id,
+                expected: own.disk_id,
+            });
+        }
+        Ok(())
     }
 
     /// Takes Raft messages from a peer. When too much is queued they are
@@ -226,14 +254,31 @@ impl Handle {
     ///
     /// When a message is refused, or the replica has stopped.
     pub fn step(&self, request: RaftRequest) -> Result<(), DeliverError> {
-        self.admit(request.to_replica, request.cluster_id)?;
+        self.admit(&Receiver {
+            protocol: request.protocol,
+            replica: request.to_replica,
+            disk_id: request.to_disk,
+            cluster_id: request.cluster_id,
+        })?;
+        let from = request.from_replica;
         let messages = request
             .messages
             .into_iter()
-            .map(|message| self.convert(message))
+            .map(|message| self.convert(from, message))
             .collect::<Result<Vec<_>, _>>()?;
         let count = messages.len() as u64;
-        match self.inner.inputs.try_send(Input::Step(messages)) {
+        self.inner.peers.meet(
+            from,
+            Contact {
+                address: request.from_address,
+                disk_id: request.from_disk,
+            },
+        );
+        let input = Input::Step {
+            from_disk: request.from_disk,
+            messages,
+        };
+        match self.inner.inputs.try_send(input) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => {
                 let dropped = &self.inner.shared.dropped_messages;
@@ -245,14 +290,19 @@ impl Handle {
     }
 
     /// Takes a snapshot message that arrived whole
-    /// ([`super::transfer::Arriving`]).
+    /// ([`super::transfer::Arriving`]) from a replica with this data
+    /// directory.
     ///
     /// # Errors
     ///
     /// When it is refused, cannot be queued in time, or the replica has
     /// stopped.
-    pub async fn install(&self, message: Message) -> Result<(), DeliverError> {
-        let mut input = Input::Step(vec![self.convert(message)?]);
+    pub async fn install(&self, from_disk: u64, message: Message) -> Result<(), DeliverError> {
+        let messages = vec![self.convert(message.from, message)?];
+        let mut input = Input::Step {
+            from_disk,
+            messages,
+        };
         for _ in 0..INSTALL_ATTEMPTS {
             match self.inner.inputs.try_send(input) {
                 Ok(()) => return Ok(()),
@@ -275,9 +325,17 @@ impl Handle {
         self.inner.stopped.cancelled().await;
     }
 
-    fn convert(&self, message: Message) -> Result<raft::eraftpb::Message, MessageError> {
+    fn convert(&self, from: u64, message: Message) -> Result<raft::eraftpb::Message, MessageError> {
         if message.to != self.id() {
-            self.admit(message.to, self.cluster_id())?;
+            return Err(MessageError::Misdirected {
+                found: message.to,
+                found_cluster: self.cluster_id(),
+                expected: self.id(),
+                expected_cluster: self.cluster_id(),
+            });
+        }
+        if message.from != from {
+            return Err(MessageError::NotAMember { from: message.from });
         }
         from_wire(message)
     }

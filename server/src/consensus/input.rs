@@ -7,6 +7,7 @@ use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::state::Registry;
 
+use super::change::{Change, HandOverError};
 use super::error::{FatalError, ProposeError};
 use crate::peers::Report;
 
@@ -24,20 +25,34 @@ pub struct Answer {
 
 /// What an engine is asked to do.
 pub enum Input {
-    /// Peers' messages, checked and converted by [`super::message::from_wire`].
-    Step(Vec<Message>),
+    /// A peer's messages, checked and converted by
+    /// [`super::message::from_wire`].
+    Step {
+        /// The peer's data directory.
+        from_disk: u64,
+        /// What it says, in order.
+        messages: Vec<Message>,
+    },
     /// A command, encoded.
     Propose(Bytes, Reply<Answer>),
     /// A linearizable read: answered with an applied index.
     Read(Reply<u64>),
     /// Tell when this index is applied. Dropped when that cannot be told.
     AwaitApplied(u64, oneshot::Sender<()>),
+    /// Change the members: answered when it is applied, with where; `None`
+    /// when it was so already.
+    Change(Change, Reply<Option<u64>>),
+    /// Hand leadership over, to this replica or to whoever is next. Answered
+    /// when it is begun.
+    HandOver(Option<u64>, oneshot::Sender<Result<(), HandOverError>>),
     /// Look at the applied state.
     Query(Box<dyn FnOnce(&Registry) + Send>),
     /// What became of messages to a peer.
     Report(Report),
     /// What came of a snapshot that was due.
     Encoded(Result<Snapshot, FatalError>),
+    /// Another replica has it from the log that this one was removed: end.
+    Removed,
     /// Hand over leadership and end.
     Stop,
 }
@@ -46,8 +61,15 @@ impl Input {
     /// Whether it counts against the callers' share of the queue.
     pub(super) fn is_callers(&self) -> bool {
         match self {
-            Self::Propose(..) | Self::Read(_) | Self::AwaitApplied(..) | Self::Query(_) => true,
-            Self::Step(_) | Self::Report(_) | Self::Encoded(_) | Self::Stop => false,
+            Self::Propose(..)
+            | Self::Read(_)
+            | Self::AwaitApplied(..)
+            | Self::Query(_)
+            | Self::Change(..)
+            | Self::HandOver(..) => true,
+            Self::Step { .. } | Self::Report(_) | Self::Encoded(_) | Self::Removed | Self::Stop => {
+                false
+            }
         }
     }
 }

@@ -3,10 +3,13 @@
 //! It holds what is on disk (or about to be, within one round) and nothing
 //! else; the library keeps what is not yet there by itself.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
+
+use super::membership::names;
 
 /// What an entry costs beyond its data, roughly, when messages are sized.
 const ENTRY_OVERHEAD_BYTES: u64 = 32;
@@ -29,6 +32,12 @@ pub struct Log {
     /// The last place that was cut off; entries begin after it.
     base: Place,
     entries: VecDeque<Entry>,
+    /// The entry that took each member in: a snapshot from before would not be
+    /// for it.
+    joined: BTreeMap<u64, u64>,
+    /// A member asked for a snapshot, and this one is not for it. Noted while
+    /// the library only reads.
+    is_newer_wanted: Cell<bool>,
 }
 
 impl Log {
@@ -44,6 +53,8 @@ impl Log {
             snapshot,
             base,
             entries: entries.into(),
+            joined: BTreeMap::new(),
+            is_newer_wanted: Cell::new(false),
         }
     }
 
@@ -60,6 +71,16 @@ impl Log {
     /// The latest snapshot.
     pub fn latest_snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The members are these now, each with the entry that took it in.
+    pub fn set_joined(&mut self, joined: impl Iterator<Item = (u64, u64)>) {
+        self.joined = joined.collect();
+    }
+
+    /// Whether a member waits for a newer snapshot than the latest one.
+    pub fn is_newer_wanted(&self) -> bool {
+        self.is_newer_wanted.get()
     }
 
     /// Takes entries that were made durable. Whatever stood at or after the
@@ -93,6 +114,7 @@ impl Log {
         self.entries.drain(..cut);
         self.base = base;
         self.snapshot = snapshot;
+        self.is_newer_wanted.set(false);
     }
 
     /// The term of the entry at `index`, if it is known.
@@ -189,9 +211,12 @@ impl raft::Storage for Log {
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let metadata = self.snapshot.get_metadata();
-        // A snapshot that does not name its receiver would be ignored there.
-        let names_receiver = metadata.get_conf_state().voters.contains(&to);
-        if metadata.index < request_index || !names_receiver {
+        // A snapshot that does not name its receiver would be ignored there;
+        // one that names another who had its id before must not be taken.
+        let joined = self.joined.get(&to).copied().unwrap_or(u64::MAX);
+        let is_for = metadata.index >= joined && names(metadata.get_conf_state(), to);
+        if metadata.index < request_index || !is_for {
+            self.is_newer_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
         Ok(self.snapshot.clone())
@@ -230,7 +255,9 @@ mod tests {
     fn log() -> Log {
         let base = Place { index: 4, term: 1 };
         let entries = (5..=9).map(|index| entry(index, 2)).collect();
-        Log::new(HardState::default(), snapshot(6, 2), base, entries)
+        let mut log = Log::new(HardState::default(), snapshot(6, 2), base, entries);
+        log.set_joined([(1, 1), (2, 1)].into_iter());
+        log
     }
 
     fn taken(log: &Log, low: u64, high: u64, max_size: u64) -> raft::Result<Vec<u64>> {
@@ -289,6 +316,20 @@ mod tests {
         assert_eq!(log.snapshot(0, 3), Err(unavailable.into()));
         let unavailable = StorageError::SnapshotTemporarilyUnavailable;
         assert_eq!(log.snapshot(7, 2), Err(unavailable.into()));
+    }
+
+    #[test]
+    fn a_snapshot_from_before_a_member_came_is_not_for_it() {
+        let mut log = log();
+        // Another replica had its id before.
+        log.set_joined([(1, 1), (2, 7)].into_iter());
+        let unavailable = StorageError::SnapshotTemporarilyUnavailable;
+        assert!(!log.is_newer_wanted());
+        assert_eq!(log.snapshot(0, 2), Err(unavailable.into()));
+        assert!(log.is_newer_wanted());
+        log.compact(snapshot(8, 2), Place { index: 7, term: 2 });
+        assert!(!log.is_newer_wanted());
+        assert!(log.snapshot(0, 2).is_ok());
     }
 
     #[test]

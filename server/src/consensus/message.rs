@@ -9,6 +9,10 @@ use raft::eraftpb;
 use raft::eraftpb::{EntryType, MessageType};
 use trimtab_proto::internal::v1 as wire;
 
+use super::change::Logged;
+use super::membership::{conf_state_flaw, names};
+use crate::peers::protocol::UnknownProtocol;
+
 /// Entries in one message, at most. The sender's limit is in bytes; this one
 /// only bounds what a broken sender can make us hold.
 const ENTRIES_PER_MESSAGE_MAX: usize = 1 << 16;
@@ -16,9 +20,12 @@ const ENTRIES_PER_MESSAGE_MAX: usize = 1 << 16;
 /// Why a peer's message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
+    /// It is written in another version of the protocol.
+    #[error(transparent)]
+    Protocol(#[from] UnknownProtocol),
     /// It was sent to someone else.
     #[error(
-        "the message is for replica {found} of cluster {found_cluster:016x}, this is replica {expected} of cluster {expected_cluster:016x}; check that all replicas are started with the same members"
+        "the message is for replica {found} of cluster {found_cluster:016x}, this is replica {expected} of cluster {expected_cluster:016x}; check which addresses the replicas were started with"
     )]
     Misdirected {
         /// Whom it names.
@@ -30,11 +37,34 @@ pub enum MessageError {
         /// Our cluster.
         expected_cluster: u64,
     },
-    /// It was sent by someone who is not a member, or pretends to be us.
+    /// It was sent to whoever had our id before, or will have it.
+    #[error(
+        "the message is for replica {id} with data directory {found:016x}, this one has {expected:016x}; if its directory was lost, remove it with `trimtab cluster remove {id}` and let it join again with an empty one"
+    )]
+    OtherDisk {
+        /// Our id.
+        id: u64,
+        /// The data directory it names.
+        found: u64,
+        /// Ours.
+        expected: u64,
+    },
+    /// It pretends to be from us, or from no one.
     #[error("replica {from} is not another member of this cluster")]
     NotAMember {
         /// Whom it names as its sender.
         from: u64,
+    },
+    /// It was sent by someone who has a member's id and another data
+    /// directory.
+    #[error(
+        "replica {from} is known with another data directory than {disk_id:016x}; if its directory was lost, remove it with `trimtab cluster remove {from}` and let it join again with an empty one"
+    )]
+    Impostor {
+        /// Whom it names as its sender.
+        from: u64,
+        /// The sender's data directory.
+        disk_id: u64,
     },
     /// Its kind is unknown, or not one that replicas send each other.
     #[error("message type {found} is not one that replicas send each other")]
@@ -49,6 +79,14 @@ pub enum MessageError {
         index: u64,
         /// The number it carries.
         found: u32,
+    },
+    /// An entry that changes the members cannot be read.
+    #[error("entry {index}: {reason}")]
+    Change {
+        /// Which entry.
+        index: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// Its parts do not fit together.
     #[error("{kind} from replica {from} is malformed: {rule}")]
@@ -126,12 +164,19 @@ pub fn to_wire(mut message: eraftpb::Message) -> wire::Message {
 ///
 /// # Errors
 ///
-/// When its kind is unknown.
+/// When its kind is unknown, or it changes the members in a way that cannot be
+/// read: once it is committed it could not be applied.
 pub fn entry_from_wire(entry: wire::Entry) -> Result<eraftpb::Entry, MessageError> {
     let kind = match entry.entry_type {
         0 => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        2 => EntryType::EntryConfChangeV2,
+        // The older form, 1, was never written.
+        2 => {
+            Logged::from_bytes(&entry.data).map_err(|error| MessageError::Change {
+                index: entry.index,
+                reason: error.to_string(),
+            })?;
+            EntryType::EntryConfChangeV2
+        }
         found => {
             return Err(MessageError::EntryKind {
                 index: entry.index,
@@ -336,24 +381,11 @@ fn snapshot_flaw(message: &wire::Message) -> Option<String> {
     let Some(members) = metadata.conf_state.as_ref() else {
         return Some("the snapshot names its members".to_owned());
     };
-    if members.voters.is_empty() {
-        return Some("the snapshot names at least one voter".to_owned());
+    let members = conf_state_from_wire(members.clone());
+    if let Some(flaw) = conf_state_flaw(&members) {
+        return Some(format!("the snapshot {flaw}"));
     }
-    if !members.voters.contains(&message.to) {
-        return Some("the snapshot names its receiver among the voters".to_owned());
-    }
-    if !members.learners.is_empty()
-        || !members.voters_outgoing.is_empty()
-        || !members.learners_next.is_empty()
-        || members.auto_leave
-    {
-        return Some("the snapshot names only voters; this version knows no others".to_owned());
-    }
-    let mut voters = members.voters.clone();
-    voters.sort_unstable();
-    voters.dedup();
-    (voters.len() != members.voters.len() || voters.first() == Some(&0))
-        .then(|| "the snapshot names each voter once, by an id above 0".to_owned())
+    (!names(&members, message.to)).then(|| "the snapshot names its receiver".to_owned())
 }
 
 fn kind_name(kind: MessageType) -> &'static str {

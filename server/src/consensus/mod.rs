@@ -8,6 +8,7 @@
 //! read or applied stops the replica; it is never skipped.
 
 pub mod batch;
+pub mod change;
 pub mod config;
 mod driver;
 mod encoder;
@@ -17,6 +18,7 @@ pub mod error;
 pub mod forward;
 pub mod founding;
 pub mod handle;
+mod hearing;
 pub mod input;
 pub mod log;
 mod logger;

@@ -2,6 +2,8 @@
 
 use trimtab_proto::internal::v1::{HardState, Message, Snapshot};
 
+use super::membership::{Member, Membership};
+use crate::peers::Contact;
 use crate::peers::line::Lines;
 use crate::storage::error::StorageError;
 use crate::storage::file::{LogBase, Round, Saved, Storage};
@@ -87,10 +89,21 @@ impl Store for Storage {
 pub trait Carrier {
     /// Takes a message for the replica it names. Must not block.
     fn send(&mut self, message: Message);
+
+    /// The members are these now: their addresses and data directories.
+    fn follow(&mut self, membership: &Membership);
 }
 
 impl Carrier for Lines {
     fn send(&mut self, message: Message) {
         Lines::send(self, message);
+    }
+
+    fn follow(&mut self, membership: &Membership) {
+        let contact = |member: &Member| Contact {
+            address: member.address.clone(),
+            disk_id: member.disk_id,
+        };
+        Lines::follow(self, membership.iter().map(|(id, it)| (id, contact(it))));
     }
 }

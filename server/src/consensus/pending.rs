@@ -27,6 +27,8 @@ pub(super) struct Pending {
     incarnation: u64,
     last_sequence: u64,
     proposals: HashMap<u64, Reply<Answer>>,
+    /// Changes of members: one at a time is accepted, so these are few.
+    changes: HashMap<u64, Reply<Option<u64>>>,
     last_read: u64,
     reads: BTreeMap<u64, Read>,
     applied: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
@@ -49,6 +51,7 @@ impl Pending {
             incarnation,
             last_sequence: 0,
             proposals: HashMap::new(),
+            changes: HashMap::new(),
             last_read: 0,
             reads: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -76,6 +79,22 @@ impl Pending {
         self.proposals.insert(id.sequence, reply);
     }
 
+    /// A change of members was accepted; `reply` waits for its end.
+    pub(super) fn change_accepted(&mut self, id: ProposalId, reply: Reply<Option<u64>>) {
+        self.changes.insert(id.sequence, reply);
+    }
+
+    /// Some replica's change of members was applied.
+    pub(super) fn changed(&mut self, id: ProposalId, index: u64) {
+        if id.incarnation != self.incarnation {
+            return;
+        }
+        if let Some(reply) = self.changes.remove(&id.sequence) {
+            // Whoever asked may have given up.
+            let _ = reply.send(Ok(Some(index)));
+        }
+    }
+
     /// A proposal of some replica came to its end.
     pub(super) fn decide(&mut self, decided: Decided) {
         if decided.id.incarnation != self.incarnation {
@@ -92,10 +111,14 @@ impl Pending {
 
     /// What becomes of accepted proposals cannot be known here any more.
     pub(super) fn lose_proposals(&mut self, reason: &str) {
+        let unknown = || ProposeError::Unknown {
+            reason: reason.to_owned(),
+        };
         for (_, reply) in self.proposals.drain() {
-            let _ = reply.send(Err(ProposeError::Unknown {
-                reason: reason.to_owned(),
-            }));
+            let _ = reply.send(Err(unknown()));
+        }
+        for (_, reply) in self.changes.drain() {
+            let _ = reply.send(Err(unknown()));
         }
     }
 

@@ -36,7 +36,7 @@ impl Reach {
 }
 
 async fn ask(status: &ConsensusStatus, peers: &Peers) -> String {
-    let probes = peers.ids().map(|id| async move {
+    let probes = peers.ids().into_iter().map(|id| async move {
         let address = peers.address(id).unwrap_or_default();
         match timeout(PROBE_TIMEOUT, peers.replica_status(id)).await {
             Ok(Ok(_)) => format!("replica {id} at {address} answers"),

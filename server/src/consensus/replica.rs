@@ -4,22 +4,24 @@
 //! a batch, send its first messages, make its save durable, send the rest,
 //! and call [`Replica::saved`]. Between a batch and `saved` nothing may be fed.
 
-use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
 use super::batch::{Batch, Compaction, Decided, Effects, NotProposed, Save, StepError};
 use super::config::{ReplicaConfig, raft_config};
-use super::entry::{EntryError, ProposalId, decode_command, decode_state};
+use super::entry::{EntryError, ProposalId, State, decode_command, decode_state};
 use super::error::FatalError;
 use super::founding::Restored;
+use super::hearing::Hearing;
 use super::log::{Log, size_of};
 use super::logger;
+use super::membership::{Member, Members, Membership, conf_state_flaw};
 use super::message::MessageError;
 use super::snapshot::SnapshotJob;
 use super::status::Role;
@@ -31,15 +33,23 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Entries kept before a snapshot, in bytes, whatever their number.
 const TRAILING_BYTES_MAX: u64 = 16 << 20;
 
-/// One replica: Raft, its log, and the registry the log makes.
+mod changes;
+
+/// One replica: Raft, its log, and what the log makes: registry and members.
 pub struct Replica {
     node: RawNode<Log>,
+    disk_id: u64,
     registry: Registry,
-    members: BTreeMap<u64, String>,
+    members: Arc<Members>,
+    /// Whom it has heard of late.
+    hearing: Hearing,
     snapshot_every: u64,
     trailing_entries: u64,
     /// The newest hard state. On disk its commit index may lag: it is written
-    /// along with what must be written anyway.
+    /// along with what must be written anyway. It goes with every entry, and
+    /// must: whoever starts with a change of members in its log has to know
+    /// that the change before was committed, or it would count votes by
+    /// members of long ago.
     hard_state: HardState,
     round: Option<Round>,
     /// As last reported.
@@ -67,7 +77,7 @@ impl Replica {
             index,
             reason: error.to_string(),
         };
-        let state = decode_state(&restored.snapshot.data).map_err(unusable)?;
+        let state = read_snapshot(&restored.snapshot).map_err(unusable)?;
         let hard_state = restored.hard_state.clone();
         let log = Log::new(
             restored.hard_state,
@@ -83,27 +93,32 @@ impl Replica {
         )
         .map_err(|error| FatalError::Raft(error.to_string()))?;
         let standing = standing(&node);
-        Ok(Self {
+        let mut replica = Self {
             node,
+            disk_id: config.disk_id,
             registry: state.registry,
-            members: config.members.clone(),
+            members: Arc::default(),
+            hearing: Hearing::new(config.election_ticks),
             snapshot_every: config.snapshot_every.max(1),
             trailing_entries: config.trailing_entries,
             hard_state,
             round: None,
             standing,
             log_bytes_since_snapshot,
-        })
+        };
+        replica.set_membership(state.membership)?;
+        Ok(replica)
     }
 
     /// Time has passed: one tick.
     pub fn tick(&mut self) {
+        self.hearing.tick();
         self.node.tick();
     }
 
     /// Asks for votes now.
     pub fn campaign(&mut self) {
-        // Refused only while membership changes, which do not happen.
+        // Refused for example before a change of members is applied.
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "campaign refused");
         }
@@ -117,16 +132,27 @@ impl Replica {
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 
-    /// Takes a peer's message, converted by [`super::message::from_wire`].
+    /// Takes a peer's message, converted by [`super::message::from_wire`];
+    /// `disk_id` is the peer's data directory. A sender whose id is not known
+    /// is listened to: it may have become a member, and leader, while this
+    /// replica was away.
     ///
     /// # Errors
     ///
     /// When it is refused, or proves that this replica must not go on.
-    pub fn step(&mut self, message: Message) -> Result<(), StepError> {
-        let id = self.id();
-        let is_member = self.node.raft.prs().get(message.from).is_some();
-        if !is_member || message.from == id {
-            return Err(MessageError::NotAMember { from: message.from }.into());
+    pub fn step(&mut self, disk_id: u64, message: Message) -> Result<(), StepError> {
+        let from = message.from;
+        if from == 0 || from == self.id() {
+            return Err(MessageError::NotAMember { from }.into());
+        }
+        // Here and not where it arrives: what the last one to have this id
+        // said must not count for the next one, however long it waited.
+        match self.membership().get(from) {
+            Some(member) if member.disk_id != disk_id => {
+                return Err(MessageError::Impostor { from, disk_id }.into());
+            }
+            Some(_) => self.hearing.hear(from),
+            None => {}
         }
         match message.get_msg_type() {
             // A leader never tells us of more than we told it that we have.
@@ -139,12 +165,10 @@ impl Replica {
             }
             // What cannot be read must not replace what can.
             MessageType::MsgSnapshot => {
-                decode_state(&message.get_snapshot().data).map_err(|error| {
-                    MessageError::Malformed {
-                        kind: "a snapshot",
-                        from: message.from,
-                        rule: error.to_string(),
-                    }
+                read_snapshot(message.get_snapshot()).map_err(|error| MessageError::Malformed {
+                    kind: "a snapshot",
+                    from,
+                    rule: error.to_string(),
                 })?;
             }
             _ => {}
@@ -214,19 +238,6 @@ impl Replica {
         self.node.report_snapshot(peer, status);
     }
 
-    /// Hands leadership to the follower that has most of the log, one that was
-    /// heard lately if there is any; false when there is none to hand it to.
-    pub fn hand_over(&mut self) -> bool {
-        if self.role() != Role::Leader {
-            return false;
-        }
-        let successor = self.successor();
-        if let Some(successor) = successor {
-            self.node.transfer_leader(successor);
-        }
-        successor.is_some()
-    }
-
     /// The message by which a leader that cannot go on has its successor ask
     /// for votes at once; `None` when it does not lead, or leads no one.
     pub fn resignation(&self) -> Option<Message> {
@@ -239,15 +250,6 @@ impl Replica {
         message.to = self.successor()?;
         message.term = self.term();
         Some(message)
-    }
-
-    fn successor(&self) -> Option<u64> {
-        let id = self.id();
-        let followers = self.node.raft.prs().iter();
-        followers
-            .filter(|(peer, _)| **peer != id)
-            .max_by_key(|(_, progress)| (progress.recent_active, progress.matched))
-            .map(|(peer, _)| *peer)
     }
 
     /// The next round's work, if there is any and the last one was saved.
@@ -298,6 +300,7 @@ impl Replica {
             applied = Some(snapshot.get_metadata().index);
             self.install(snapshot)?;
             effects.restored = true;
+            effects.members_changed = true;
         }
         self.log_bytes_since_snapshot += round.entries.iter().map(size_of).sum::<u64>();
         self.node.mut_store().append(round.entries);
@@ -334,13 +337,14 @@ impl Replica {
     /// A snapshot to be encoded, when one is due.
     pub fn due_snapshot(&self) -> Option<SnapshotJob> {
         let since = self.applied().saturating_sub(self.snapshot_index());
-        let is_due = since >= self.snapshot_every || self.log_bytes_since_snapshot >= LOG_BYTES_MAX;
+        let is_due = since >= self.snapshot_every
+            || self.log_bytes_since_snapshot >= LOG_BYTES_MAX
+            || self.node.store().is_newer_wanted();
         if !is_due || since == 0 || self.round.is_some() {
             return None;
         }
         Some(SnapshotJob {
-            members: self.members.clone(),
-            roles: self.node.raft.prs().conf().to_conf_state(),
+            members: Arc::clone(&self.members),
             registry: self.registry.clone(),
         })
     }
@@ -403,7 +407,13 @@ impl Replica {
 
     /// The leader it follows or is; 0 when none is known.
     pub fn leader_id(&self) -> u64 {
-        self.node.raft.leader_id
+        let leader = self.node.raft.leader_id;
+        // Whoever votes forgets a silent leader by asking for votes itself.
+        let forgets = self.node.raft.promotable() || leader == self.id();
+        match forgets || self.hearing.hears(leader) {
+            true => leader,
+            false => 0,
+        }
     }
 
     /// The last index known to be committed.
@@ -437,20 +447,15 @@ impl Replica {
         self.role() == Role::Leader && self.registry.applied().term == self.term()
     }
 
-    /// All members and their addresses.
-    pub fn members(&self) -> &BTreeMap<u64, String> {
-        &self.members
-    }
-
     fn install(&mut self, snapshot: Snapshot) -> Result<(), FatalError> {
-        let state = decode_state(&snapshot.data).map_err(|error| FatalError::Snapshot {
+        let state = read_snapshot(&snapshot).map_err(|error| FatalError::Snapshot {
             index: snapshot.get_metadata().index,
             reason: error.to_string(),
         })?;
         self.registry = state.registry;
         self.log_bytes_since_snapshot = 0;
         self.node.mut_store().install(snapshot);
-        Ok(())
+        self.set_membership(state.membership)
     }
 
     fn apply(&mut self, entry: Entry, effects: &mut Effects) -> Result<(), FatalError> {
@@ -459,7 +464,8 @@ impl Replica {
             term: entry.term,
         };
         if entry.get_entry_type() != EntryType::EntryNormal {
-            return Err(FatalError::MembershipChange { index: entry.index });
+            self.registry.skip(at);
+            return self.apply_change(&entry, effects);
         }
         // A new leader's first entry carries nothing.
         if entry.data.is_empty() {
@@ -481,6 +487,24 @@ impl Replica {
             });
         }
         Ok(())
+    }
+}
+
+/// What a snapshot holds, checked against the members that Raft will count.
+fn read_snapshot(snapshot: &Snapshot) -> Result<State, EntryError> {
+    let metadata = snapshot.get_metadata();
+    if metadata.index == 0 {
+        return Ok(State::default());
+    }
+    let state = decode_state(&snapshot.data)?;
+    let roles = metadata.get_conf_state();
+    let flaw = conf_state_flaw(roles).map(str::to_owned);
+    match flaw.or_else(|| state.membership.flaw(roles)) {
+        None => Ok(state),
+        Some(reason) => Err(EntryError::Malformed {
+            what: "a snapshot",
+            reason,
+        }),
     }
 }
 

@@ -1,21 +1,21 @@
 //! A snapshot of our own, from the moment it is due to the moment it is encoded.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use raft::eraftpb::{ConfState, Snapshot};
+use raft::eraftpb::Snapshot;
 use trimtab_registry::state::Registry;
 
 use super::entry::encode_state;
 use super::error::FatalError;
 use super::founding::snapshot_of;
+use super::membership::Members;
 
 /// What a snapshot is to hold. Cheap to make, since the registry shares its
 /// services until they change; encoding it takes time, and can be done
 /// wherever there is some.
 #[derive(Debug)]
 pub struct SnapshotJob {
-    pub(super) members: BTreeMap<u64, String>,
-    pub(super) roles: ConfState,
+    pub(super) members: Arc<Members>,
     pub(super) registry: Registry,
 }
 
@@ -32,11 +32,12 @@ impl SnapshotJob {
     /// When the registry cannot be encoded.
     pub fn run(self) -> Result<Snapshot, FatalError> {
         let at = self.registry.applied();
+        let Members { membership, roles } = self.members.as_ref();
         let data =
-            encode_state(&self.members, &self.registry).map_err(|error| FatalError::Snapshot {
+            encode_state(membership, &self.registry).map_err(|error| FatalError::Snapshot {
                 index: at.index,
                 reason: error.to_string(),
             })?;
-        Ok(snapshot_of(at, self.roles, data))
+        Ok(snapshot_of(at, roles.clone(), data))
     }
 }

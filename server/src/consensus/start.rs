@@ -8,7 +8,6 @@ use std::sync::mpsc::{TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raft::eraftpb;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +16,11 @@ use super::driver::{Driver, Shared};
 use super::encoder;
 use super::engine::{Engine, Parts};
 use super::error::FatalError;
-use super::founding::{Restored, founding};
+use super::founding::{Restored, founding, joining};
 use super::handle::{CALLER_INPUTS_MAX, Handle, Inner};
 use super::input::Input;
 use super::log::Place;
+use super::membership::{Member, cluster_id};
 use super::message::{self, MessageError};
 use super::observer::Observer;
 use super::reach::Reach;
@@ -28,7 +28,7 @@ use super::status::Role;
 use super::ticker::Ticker;
 use crate::peers::Peers;
 use crate::storage::error::StorageError;
-use crate::storage::file::{Saved, Storage};
+use crate::storage::file::{Identity, Saved, Storage};
 
 /// Inputs waiting for the thread: those of callers, and room that only other
 /// replicas may use, so that however many callers there are, heartbeats get
@@ -38,10 +38,6 @@ const INPUTS_MAX: usize = CALLER_INPUTS_MAX + 1_024;
 /// How a replica runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// This replica, one of the members.
-    pub id: u64,
-    /// All members and the addresses they advertise.
-    pub members: BTreeMap<u64, String>,
     /// Marks this run's proposals: a random number, drawn anew at each start.
     pub incarnation: u64,
     /// The unit of Raft's time.
@@ -59,10 +55,8 @@ pub struct Settings {
 impl Settings {
     /// The usual ones: 50 ms ticks, a heartbeat every 2, an election after 10
     /// to 20, a snapshot every 10,000 entries that keeps the last 2,000.
-    pub fn new(id: u64, members: BTreeMap<u64, String>, incarnation: u64) -> Self {
+    pub fn new(incarnation: u64) -> Self {
         Self {
-            id,
-            members,
             incarnation,
             tick_interval: Duration::from_millis(50),
             heartbeat_ticks: 2,
@@ -85,43 +79,36 @@ pub enum StartError {
     /// The log on disk holds an entry this version does not know.
     #[error("the log cannot be used: {0}; run the version that wrote it")]
     Log(#[from] MessageError),
-    /// It is not one of the members, or the storage is another's.
-    #[error("replica {id} cannot start: {reason}")]
-    Settings {
+    /// Its data directory is of no cluster yet.
+    #[error("replica {id} cannot start: its data directory is of no cluster yet")]
+    NotFounded {
         /// The replica.
         id: u64,
-        /// What does not fit.
-        reason: String,
     },
     /// The system gave it no thread.
     #[error("cannot start the consensus thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// Starts a replica on what its storage holds, founding it when that is
-/// nothing. The observer is given the snapshot's state before this returns;
-/// the entries after it are applied by the thread. A cluster of one leads at
-/// once.
+/// Starts a replica on what its storage holds: who it is, its members, its log
+/// ([`found`], [`found_alone`] and [`join`] put the first of it there). The
+/// observer is given the snapshot's state before this returns; the entries
+/// after it are applied by the thread. A cluster of one leads at once.
 ///
 /// # Errors
 ///
-/// When the storage is damaged or another's, or the settings do not fit it.
+/// When the storage is damaged, or is of no cluster yet.
 pub fn start<O: Observer + Send + 'static>(
     settings: Settings,
     mut storage: Storage,
     peers: Peers,
     observer: O,
 ) -> Result<Handle, StartError> {
-    check(&settings, &storage)?;
-    let cluster_id = storage.identity().cluster_id;
-    let restored = match storage.load()? {
-        Some(saved) => {
-            let restored = restore(saved)?;
-            check_members(&settings, &restored.snapshot)?;
-            restored
-        }
-        None => found(&settings, &mut storage)?,
-    };
+    let identity = storage.identity();
+    let saved = storage.load()?.ok_or(StartError::NotFounded {
+        id: identity.replica_id,
+    })?;
+    let restored = restore(saved)?;
     let (inputs, taken) = sync_channel(INPUTS_MAX);
     let reports = inputs.clone();
     let lines = peers.open_lines(move |report| {
@@ -133,7 +120,7 @@ pub fn start<O: Observer + Send + 'static>(
         observer,
         carrier: lines,
     };
-    let engine = Engine::start(&replica_config(&settings), restored, parts)?;
+    let engine = Engine::start(&replica_config(&settings, identity), restored, parts)?;
     let (status, watched) = watch::channel(engine.status());
     let shared = Arc::new(Shared::default());
     let stopped = CancellationToken::new();
@@ -153,8 +140,7 @@ pub fn start<O: Observer + Send + 'static>(
             ended.cancel();
         })?;
     Ok(Handle::new(Inner {
-        id: settings.id,
-        cluster_id,
+        identity,
         inputs,
         status: watched,
         peers,
@@ -194,45 +180,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-fn check(settings: &Settings, storage: &Storage) -> Result<(), StartError> {
-    let refuse = |reason: String| StartError::Settings {
-        id: settings.id,
-        reason,
-    };
-    if !settings.members.contains_key(&settings.id) {
-        return Err(refuse("it is not one of the members".to_owned()));
-    }
-    let found = storage.identity();
-    if found.replica_id != settings.id {
-        return Err(refuse(format!("the storage was opened for {found}")));
-    }
-    Ok(())
-}
-
-/// The addresses of members may change between starts, the members may not:
-/// a replica that counts other voters would make a quorum of its own.
-fn check_members(settings: &Settings, snapshot: &eraftpb::Snapshot) -> Result<(), StartError> {
-    let mut founded = snapshot.get_metadata().get_conf_state().voters.clone();
-    founded.sort_unstable();
-    if settings.members.keys().eq(&founded) {
-        return Ok(());
-    }
-    let list = |ids: &[u64]| {
-        let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
-        ids.join(", ")
-    };
-    let named: Vec<u64> = settings.members.keys().copied().collect();
-    Err(StartError::Settings {
-        id: settings.id,
-        reason: format!(
-            "its data directory belongs to a cluster of replicas {}, the settings name {}; \
-             name the same ones, or point it at its own data directory",
-            list(&founded),
-            list(&named)
-        ),
-    })
-}
-
 /// What was saved, as a replica starts from it.
 ///
 /// # Errors
@@ -255,24 +202,56 @@ pub fn restore(saved: Saved) -> Result<Restored, MessageError> {
     })
 }
 
-fn found(settings: &Settings, storage: &mut Storage) -> Result<Restored, StartError> {
-    let restored = founding(&settings.members)?;
-    storage.found(
-        &message::snapshot_to_wire(restored.snapshot.clone()),
-        &message::hard_state_to_wire(&restored.hard_state),
-    )?;
-    tracing::info!(
-        members = settings.members.len(),
-        path = %storage.path().display(),
-        "new replica"
-    );
-    Ok(restored)
+/// Makes an empty data directory that of a founder: one of `founders`, who all
+/// do the same.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn found(storage: &mut Storage, founders: &BTreeMap<u64, Member>) -> Result<(), StartError> {
+    begin(storage, cluster_id(founders), founding(founders)?)
 }
 
-fn replica_config(settings: &Settings) -> ReplicaConfig {
+/// Makes an empty data directory that of a cluster of one, at `address`.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn found_alone(storage: &mut Storage, address: &str) -> Result<(), StartError> {
+    let Identity {
+        replica_id,
+        disk_id,
+        ..
+    } = storage.identity();
+    let address = address.to_owned();
+    found(storage, &[(replica_id, Member { address, disk_id })].into())
+}
+
+/// Makes an empty data directory that of a replica which a cluster has taken
+/// in: its leader will send it everything.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn join(storage: &mut Storage, cluster_id: u64) -> Result<(), StartError> {
+    begin(storage, cluster_id, joining())
+}
+
+fn begin(storage: &mut Storage, cluster_id: u64, first: Restored) -> Result<(), StartError> {
+    storage.found(
+        cluster_id,
+        &message::snapshot_to_wire(first.snapshot),
+        &message::hard_state_to_wire(&first.hard_state),
+    )?;
+    let path = storage.path().display();
+    tracing::info!(cluster = format!("{cluster_id:016x}"), %path, "new replica");
+    Ok(())
+}
+
+fn replica_config(settings: &Settings, identity: Identity) -> ReplicaConfig {
     ReplicaConfig {
-        id: settings.id,
-        members: settings.members.clone(),
+        id: identity.replica_id,
+        disk_id: identity.disk_id,
         incarnation: settings.incarnation,
         heartbeat_ticks: settings.heartbeat_ticks,
         election_ticks: settings.election_ticks,

@@ -1,7 +1,9 @@
 //! What a replica knows of its own part in consensus.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use super::membership::Members;
 
 /// A replica's part in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,8 @@ pub struct ConsensusStatus {
     /// Whether the registry has ever, since this start, been as new as a live
     /// leader said. Until then it must not be served: it may be old and short.
     pub caught_up: bool,
-    /// All members and their addresses, this replica among them.
-    pub members: BTreeMap<u64, String>,
+    /// The members, and which of them vote.
+    pub members: Arc<Members>,
     /// Messages from peers that were dropped because the queue was full.
     pub dropped_messages: u64,
     /// Why it takes no part in consensus until its disk works again, when it

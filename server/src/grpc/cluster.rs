@@ -44,7 +44,7 @@ impl ClusterService {
 /// This replica as it sees itself.
 pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
     let status = context.handle.status().borrow().clone();
-    let address = status.members.get(&status.id).cloned();
+    let address = context.peers.own().contact.address.clone();
     let counts = context.handle.query(|registry| {
         let instances = registry.services().map(|service| service.instances().len());
         (registry.services().len(), instances.sum::<usize>())
@@ -55,7 +55,7 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
     let space = context.gauge.measure().await;
     ReplicaStatus {
         id: status.id,
-        address: address.unwrap_or_default(),
+        address,
         reachable: true,
         role: role(&status).into(),
         term: status.term,
@@ -97,7 +97,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<StatusResponse>, Status> {
         let context = &self.context;
         let consensus = context.handle.status().borrow().clone();
-        let others: Vec<u64> = context.peers.ids().collect();
+        let others = context.peers.ids();
         let asked = others.iter().map(|id| async move {
             match context.peers.replica_status(*id).await {
                 Ok(answer) => answer.status.unwrap_or_default(),
@@ -110,8 +110,8 @@ impl Cluster for ClusterService {
         });
         let mut replicas = join_all(asked).await;
         for replica in &mut replicas {
-            if let Some(address) = consensus.members.get(&replica.id) {
-                replica.address.clone_from(address);
+            if let Some(address) = context.peers.address(replica.id) {
+                replica.address = address;
             }
         }
         replicas.push(own_status(context).await);

@@ -1,13 +1,16 @@
 //! `trimtab.internal.v1.Peer`: what the other replicas ask of this one.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::peer_server::Peer;
 use trimtab_proto::internal::v1::{
-    InstallSnapshotRequest, InstallSnapshotResponse, ObserveRequest, ObserveResponse,
-    ProposeRequest, ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest,
-    RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse, WatcherState,
+    InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
+    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
+    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    WatcherState,
 };
 use trimtab_registry::command::SERVICES_PER_CHANGE_MAX;
 use trimtab_registry::instance::LeaseKey;
@@ -19,8 +22,10 @@ use super::cluster::own_status;
 use super::context::Context;
 use super::status::{of_deliver_error, of_invalid, of_transfer_error};
 use crate::consensus::forward;
+use crate::consensus::handle::Receiver;
 use crate::consensus::transfer::Arriving;
 use crate::convert;
+use crate::peers::protocol;
 
 /// The service.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ impl PeerService {
         }
         Err(Status::failed_precondition(format!(
             "replica {} belongs to cluster {expected:016x}, the sender to {found:016x}; \
-             check that all replicas were founded with the same members",
+             check which addresses the replicas were started with",
             self.context.id
         )))
     }
@@ -82,7 +87,13 @@ impl Peer for PeerService {
             }
         };
         let handle = &self.context.handle;
-        let admitted = handle.admit(head.to_replica, head.cluster_id);
+        let from_disk = head.from_disk;
+        let admitted = handle.admit(&Receiver {
+            protocol: head.protocol,
+            replica: head.to_replica,
+            disk_id: head.to_disk,
+            cluster_id: head.cluster_id,
+        });
         admitted.map_err(|error| of_deliver_error(error.into()))?;
         let mut arriving = Arriving::begin(head).map_err(of_transfer_error)?;
         while let Some(next) = parts.message().await? {
@@ -92,7 +103,8 @@ impl Peer for PeerService {
             }
         }
         let message = arriving.finish().map_err(of_transfer_error)?;
-        handle.install(message).await.map_err(of_deliver_error)?;
+        let installed = handle.install(from_disk, message).await;
+        installed.map_err(of_deliver_error)?;
         Ok(Response::new(InstallSnapshotResponse {}))
     }
 
@@ -176,6 +188,32 @@ impl Peer for PeerService {
             response.loads.extend(messages);
         }
         Ok(Response::new(response))
+    }
+
+    async fn introduce(
+        &self,
+        request: Request<IntroduceRequest>,
+    ) -> Result<Response<IntroduceResponse>, Status> {
+        let asker = request.into_inner();
+        protocol::check(asker.protocol)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let handle = &self.context.handle;
+        let own = self.context.peers.own();
+        let members = Arc::clone(&handle.status().borrow().members);
+        let membership = &members.membership;
+        // What the log says, which is what the founders agreed on.
+        let address = membership.get(own.id).map(|it| it.address.clone());
+        let known = membership.get(asker.replica_id);
+        Ok(Response::new(IntroduceResponse {
+            protocol: protocol::PROTOCOL,
+            replica_id: own.id,
+            disk_id: own.contact.disk_id,
+            address: address.unwrap_or_else(|| own.contact.address.clone()),
+            cluster_id: own.cluster_id,
+            founders: Vec::new(),
+            known_disk: known.map_or(0, |member| member.disk_id),
+            removed: membership.was_removed(asker.disk_id),
+        }))
     }
 
     async fn replica_status(

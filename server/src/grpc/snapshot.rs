@@ -20,6 +20,7 @@ use super::status::of_propose_error;
 use crate::backup::format;
 use crate::backup::header::{Header, Source};
 use crate::consensus::entry::{EntryError, encode_state};
+use crate::consensus::membership::Membership;
 
 /// Snapshots sent at a time: each holds the whole state in memory once more.
 pub(super) const SAVES_MAX: usize = 2;
@@ -49,17 +50,18 @@ pub(super) async fn save(
     let source = confirm(context, request.allow_stale).await?;
     let registry = context.handle.query(Registry::clone).await;
     let registry = registry.map_err(of_propose_error)?;
+    let members = Arc::clone(&context.handle.status().borrow().members);
     let header = Header {
         cluster_id: context.handle.cluster_id(),
         applied: registry.applied(),
-        members: context.handle.status().borrow().members.clone(),
+        members: members.membership.addresses(),
         saved_at_ms: context.now_ms(),
         saved_by: context.id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         source,
     };
     let encoded = async move {
-        let parts = spawn_blocking(move || encode(&header, &registry)).await;
+        let parts = spawn_blocking(move || encode(&header, &members.membership, &registry)).await;
         let parts = parts.map_err(|error| Status::internal(error.to_string()))?;
         let parts = parts.map_err(|error| Status::internal(error.to_string()))?;
         Ok::<_, Status>(hand_out(parts, permit))
@@ -82,8 +84,12 @@ async fn confirm(context: &Context, allow_stale: bool) -> Result<Source, Status>
     }
 }
 
-fn encode(header: &Header, registry: &Registry) -> Result<Vec<Bytes>, EntryError> {
-    let state = encode_state(&header.members, registry)?;
+fn encode(
+    header: &Header,
+    membership: &Membership,
+    registry: &Registry,
+) -> Result<Vec<Bytes>, EntryError> {
+    let state = encode_state(membership, registry)?;
     Ok(format::encode(header, state))
 }
 

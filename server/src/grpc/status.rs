@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::{Invalid, Rejection};
 
+use crate::consensus::change::ChangeError;
 use crate::consensus::error::{DeliverError, ProposeError};
 use crate::consensus::transfer::TransferError;
 
@@ -43,8 +44,30 @@ pub(crate) fn of_propose_error(error: ProposeError) -> Status {
         ProposeError::Overloaded { .. } => Code::ResourceExhausted,
         ProposeError::TooLarge { .. } => Code::InvalidArgument,
         ProposeError::Unreadable(_) => Code::Internal,
+        ProposeError::Members(refused) => of_change_error(refused),
     };
     Status::new(code, error.to_string())
+}
+
+fn of_change_error(error: &ChangeError) -> Code {
+    match error {
+        ChangeError::NotLeader => Code::Unavailable,
+        ChangeError::Full | ChangeError::TooMany { .. } => Code::ResourceExhausted,
+        ChangeError::Invalid(_) => Code::InvalidArgument,
+        ChangeError::NotAMember { .. } => Code::NotFound,
+        ChangeError::InProgress
+        | ChangeError::OtherDisk { .. }
+        | ChangeError::DiskTaken { .. }
+        | ChangeError::DiskRemoved { .. }
+        | ChangeError::AddressTaken { .. }
+        | ChangeError::VotesAlready { .. }
+        | ChangeError::NotAVoter { .. }
+        | ChangeError::Behind { .. }
+        | ChangeError::NotHeard { .. }
+        | ChangeError::LastVoter { .. }
+        | ChangeError::Leads { .. }
+        | ChangeError::LosesQuorum { .. } => Code::FailedPrecondition,
+    }
 }
 
 /// A peer's messages that were not taken.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tonic::{ConnectError, Response, Status};
 
+use super::protocol::UnknownProtocol;
+
 /// Why a peer could not be asked, or did not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PeerError {
@@ -24,6 +26,16 @@ pub enum PeerError {
         address: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// It speaks another version of the protocol.
+    #[error("replica {id} at {address}: {source}")]
+    Protocol {
+        /// The peer.
+        id: u64,
+        /// Its address.
+        address: String,
+        /// Which one.
+        source: UnknownProtocol,
     },
     /// There is no Tokio runtime to connect on.
     #[error("peers can only be reached from within a Tokio runtime")]

@@ -1,20 +1,21 @@
 //! One line of Raft messages to each peer: bounded, in order, reconnecting.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost::Message as _;
 use rand::RngExt as _;
-use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use trimtab_proto::internal::v1::{Message, RaftRequest};
 
 use super::error::{PeerError, classify};
-use super::{Peer, Report, snapshot};
+use super::protocol::PROTOCOL;
+use super::{Contact, Own, Peer, Peers, Report, snapshot};
 
 /// Raft messages waiting for one peer. Several times what Raft keeps in
 /// flight; when a peer is that far behind, fresh messages help it more.
@@ -52,10 +53,11 @@ pub(super) type Reports = Arc<dyn Fn(Report) -> bool + Send + Sync>;
 /// The sending ends of all lines. Dropping it lets each line send what it
 /// holds and end.
 pub struct Lines {
-    lines: HashMap<u64, Line>,
-    runtime: Runtime,
+    peers: Peers,
     reports: Reports,
-    cluster_id: u64,
+    lines: HashMap<u64, Line>,
+    /// What `peers` had changed to when `lines` were last looked through.
+    changes: u64,
 }
 
 struct Line {
@@ -66,16 +68,40 @@ struct Line {
 }
 
 impl Lines {
+    pub(super) fn new(peers: Peers, reports: Reports) -> Self {
+        Self {
+            changes: peers.changes(),
+            peers,
+            reports,
+            lines: HashMap::new(),
+        }
+    }
+
+    /// The members are these now: closes the lines to those who went.
+    pub fn follow(&mut self, members: impl Iterator<Item = (u64, Contact)>) {
+        self.peers.follow(members);
+        self.look_through();
+    }
+
     /// Sends a message to the peer it names. What cannot be queued is dropped
     /// and reported. A snapshot goes its own way and its end is reported.
-    pub fn send(&self, message: Message) {
+    pub fn send(&mut self, message: Message) {
+        if self.changes != self.peers.changes() {
+            self.look_through();
+        }
         let id = message.to;
-        let Some(line) = self.lines.get(&id) else {
-            tracing::warn!(peer = id, "message for an unknown replica dropped");
-            return;
+        let line = match self.lines.entry(id) {
+            Entry::Occupied(line) => line.into_mut(),
+            Entry::Vacant(place) => {
+                let Some(peer) = self.peers.correspondent(id) else {
+                    tracing::debug!(peer = id, "message for an unknown replica dropped");
+                    return;
+                };
+                place.insert(open(&self.peers, peer, &self.reports))
+            }
         };
         if message.snapshot.is_some() {
-            self.send_snapshot(line, message);
+            send_snapshot(&self.peers, line, &self.reports, message);
             return;
         }
         if line.messages.try_send(message).is_err() {
@@ -83,80 +109,65 @@ impl Lines {
         }
     }
 
-    fn send_snapshot(&self, line: &Line, message: Message) {
-        let peer = line.peer.clone();
-        let reports = Arc::clone(&self.reports);
-        let under_way = Arc::clone(&line.snapshot_under_way);
-        let cluster_id = self.cluster_id;
-        self.runtime.spawn(async move {
-            let arrived = if under_way.swap(true, Ordering::AcqRel) {
-                false
-            } else {
-                let sent = snapshot::send(&peer, cluster_id, message).await;
-                under_way.store(false, Ordering::Release);
-                if let Err(error) = &sent {
-                    tracing::warn!(peer = peer.id, %error, "snapshot not delivered");
-                }
-                sent.is_ok()
-            };
-            // Until it is told, Raft sends this peer nothing.
-            let ended = Report::SnapshotEnded {
-                peer: peer.id,
-                arrived,
-            };
-            while !reports(ended) {
-                tokio::time::sleep(REPORT_AGAIN_AFTER).await;
-            }
+    /// Closes the lines to whoever is not there any more.
+    fn look_through(&mut self) {
+        self.changes = self.peers.changes();
+        let peers = &self.peers;
+        self.lines.retain(|id, line| {
+            let now = peers.correspondent(*id);
+            now.is_some_and(|now| now.contact == line.peer.contact)
         });
     }
 }
 
-/// Opens a line to each of `peers`.
-pub(super) fn open(
-    runtime: &Runtime,
-    cluster_id: u64,
-    peers: impl Iterator<Item = Peer>,
-    reports: Reports,
-) -> Lines {
-    let lines = peers
-        .map(|peer| {
-            let (messages, waiting) = mpsc::channel(LINE_MESSAGES_MAX);
-            runtime.spawn(keep_open(
-                peer.clone(),
-                cluster_id,
-                waiting,
-                Arc::clone(&reports),
-            ));
-            let line = Line {
-                peer: peer.clone(),
-                messages,
-                snapshot_under_way: Arc::new(AtomicBool::new(false)),
-            };
-            (peer.id, line)
-        })
-        .collect();
-    Lines {
-        lines,
-        runtime: runtime.clone(),
-        reports,
-        cluster_id,
+fn open(peers: &Peers, peer: Peer, reports: &Reports) -> Line {
+    let (messages, waiting) = mpsc::channel(LINE_MESSAGES_MAX);
+    let own = peers.own().clone();
+    let (to, reports) = (peer.clone(), Arc::clone(reports));
+    let runtime = &peers.inner.runtime;
+    runtime.spawn(keep_open(own, to, waiting, reports));
+    Line {
+        peer,
+        messages,
+        snapshot_under_way: Arc::new(AtomicBool::new(false)),
     }
+}
+
+fn send_snapshot(peers: &Peers, line: &Line, reports: &Reports, message: Message) {
+    let (own, peer) = (peers.own().clone(), line.peer.clone());
+    let reports = Arc::clone(reports);
+    let under_way = Arc::clone(&line.snapshot_under_way);
+    peers.inner.runtime.spawn(async move {
+        let arrived = if under_way.swap(true, Ordering::AcqRel) {
+            false
+        } else {
+            let sent = snapshot::send(&own, &peer, message).await;
+            under_way.store(false, Ordering::Release);
+            if let Err(error) = &sent {
+                tracing::warn!(peer = peer.id, %error, "snapshot not delivered");
+            }
+            sent.is_ok()
+        };
+        // Until it is told, Raft sends this peer nothing.
+        let ended = Report::SnapshotEnded {
+            peer: peer.id,
+            arrived,
+        };
+        while !reports(ended) {
+            tokio::time::sleep(REPORT_AGAIN_AFTER).await;
+        }
+    });
 }
 
 /// Streams messages until the line is closed; after each break reports it,
 /// pauses, and drops what went stale meanwhile.
-async fn keep_open(
-    peer: Peer,
-    cluster_id: u64,
-    mut waiting: mpsc::Receiver<Message>,
-    reports: Reports,
-) {
+async fn keep_open(own: Own, peer: Peer, mut waiting: mpsc::Receiver<Message>, reports: Reports) {
     let mut backoff = BACKOFF_FIRST;
     let mut is_reported = false;
     // Connects when there is something to say.
     while let Some(first) = waiting.recv().await {
         let opened = Instant::now();
-        let broken = match stream(&peer, cluster_id, first, &mut waiting).await {
+        let broken = match stream(&own, &peer, first, &mut waiting).await {
             Ok(()) => return,
             Err(broken) => broken,
         };
@@ -179,8 +190,8 @@ async fn keep_open(
 
 /// One stream, from its first message to its break or the line's close.
 async fn stream(
+    own: &Own,
     peer: &Peer,
-    cluster_id: u64,
     first: Message,
     waiting: &mut mpsc::Receiver<Message>,
 ) -> Result<(), PeerError> {
@@ -189,10 +200,10 @@ async fn stream(
     let call = client.raft(ReceiverStream::new(stream));
     tokio::pin!(call);
     let ended = |result: Result<_, tonic::Status>| match result {
-        Err(status) => classify(peer.id, &peer.address, status),
+        Err(status) => classify(peer.id, &peer.contact.address, status),
         Ok(_) => PeerError::Lost {
             id: peer.id,
-            address: peer.address.clone(),
+            address: peer.contact.address.clone(),
             reason: "it ended the stream".to_owned(),
         },
     };
@@ -211,8 +222,13 @@ async fn stream(
         };
         let request = RaftRequest {
             to_replica: peer.id,
-            cluster_id,
+            cluster_id: own.cluster_id,
             messages: gather(message, waiting),
+            protocol: PROTOCOL,
+            to_disk: peer.contact.disk_id,
+            from_replica: own.id,
+            from_disk: own.contact.disk_id,
+            from_address: own.contact.address.clone(),
         };
         tokio::select! {
             biased;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::{InstallSnapshotRequest, Message, SnapshotHead};
 
-use super::Peer;
 use super::error::{PeerError, within};
+use super::protocol::PROTOCOL;
+use super::{Own, Peer};
 
 /// The bytes of one piece.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -17,11 +18,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends the snapshot in `message` whole; Ok when the peer has it.
-pub(super) async fn send(
-    peer: &Peer,
-    cluster_id: u64,
-    mut message: Message,
-) -> Result<(), PeerError> {
+pub(super) async fn send(own: &Own, peer: &Peer, mut message: Message) -> Result<(), PeerError> {
     let data = message
         .snapshot
         .as_mut()
@@ -29,16 +26,19 @@ pub(super) async fn send(
         .unwrap_or_default();
     let head = SnapshotHead {
         to_replica: peer.id,
-        cluster_id,
+        cluster_id: own.cluster_id,
         message: Some(message),
         data_length: data.len() as u64,
         data_checksum: trimtab_proto::checksum(&data),
+        protocol: PROTOCOL,
+        to_disk: peer.contact.disk_id,
+        from_disk: own.contact.disk_id,
     };
     let parts = std::iter::once(Part::Head(head)).chain(chunks(data).map(Part::Chunk));
     let requests = parts.map(|part| InstallSnapshotRequest { part: Some(part) });
     let mut client = peer.calls.clone();
     let call = client.install_snapshot(tokio_stream::iter(requests));
-    within(SNAPSHOT_TIMEOUT, peer.id, &peer.address, call).await?;
+    within(SNAPSHOT_TIMEOUT, peer.id, &peer.contact.address, call).await?;
     Ok(())
 }
 

@@ -4,19 +4,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{Database, TableDefinition, WriteTransaction};
 use trimtab_proto::internal::v1::{Entry, HardState, Snapshot, SnapshotMetadata};
 
 use super::disk::Failure;
 use super::error::StorageError;
+pub use super::identity::Identity;
 use super::open::Opener;
-use super::record::{seal, unseal};
+use super::record::seal;
 
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "replica.redb";
 
 /// The number of the layout below. Another number is refused.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// A snapshot is stored in pieces of this size, because one huge value would
 /// be copied whole by the database; and written so between rounds, which wait
@@ -32,31 +33,11 @@ pub(super) const SNAPSHOT: TableDefinition<'_, (u64, u64), &[u8]> =
 
 /// Keys of the `meta` table. The format number is read before anything else
 /// is believed, so it stands alone.
-const KEY_FORMAT: u64 = 0;
+pub(super) const KEY_FORMAT: u64 = 0;
 pub(super) const KEY_IDENTITY: u64 = 1;
 pub(super) const KEY_HARD_STATE: u64 = 2;
 pub(super) const KEY_LOG_BASE: u64 = 3;
 pub(super) const KEY_SNAPSHOT: u64 = 4;
-
-/// Whose data it is. Fixed when the file is made, whatever the members'
-/// addresses become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// The replica's id.
-    pub replica_id: u64,
-    /// The cluster: a hash of its founding members.
-    pub cluster_id: u64,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "replica {} of cluster {:016x}",
-            self.replica_id, self.cluster_id
-        )
-    }
-}
 
 /// A place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,21 +108,30 @@ impl Storage {
         &self.path
     }
 
-    /// Begins the life of a replica with its first snapshot and hard state.
+    /// Begins the life of a replica as a member of this cluster, with its
+    /// first snapshot and hard state: all of it, or nothing.
     ///
     /// # Errors
     ///
     /// When the write fails.
     pub fn found(
         &mut self,
+        cluster_id: u64,
         snapshot: &Snapshot,
         hard_state: &HardState,
     ) -> Result<(), StorageError> {
-        self.save(Round {
+        let identity = Identity {
+            cluster_id,
+            ..self.identity
+        };
+        let round = Round {
             installed: Some(snapshot),
             entries: &[],
             hard_state,
-        })
+        };
+        self.write(round, Some(identity))?;
+        self.identity = identity;
+        Ok(())
     }
 
     /// Makes one round durable: all of it or, on error, perhaps nothing.
@@ -150,10 +140,19 @@ impl Storage {
     ///
     /// When the write or the sync fails, or the entries leave a gap.
     pub fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
+        self.write(round, None)
+    }
+
+    fn write(&mut self, round: Round<'_>, identity: Option<Identity>) -> Result<(), StorageError> {
         const WHAT: &str = "a round of the log";
         let mut last_index = self.last_index;
         let write = |error: &dyn fmt::Display| self.write_error(WHAT, error);
         let transaction = self.begin().map_err(|e| write(&e))?;
+        if let Some(identity) = identity {
+            let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
+            meta.insert(KEY_IDENTITY, identity.to_record().as_slice())
+                .map_err(|e| write(&e))?;
+        }
         if let Some(snapshot) = round.installed {
             last_index = self.write_snapshot(&transaction, snapshot, 0)?;
             let metadata = snapshot.metadata.clone().unwrap_or_default();
@@ -277,71 +276,6 @@ impl Storage {
         Ok(transaction)
     }
 
-    pub(super) fn check_or_write_identity(&mut self) -> Result<(), StorageError> {
-        let write = |error: &dyn fmt::Display| self.write_error("the identity", error);
-        let transaction = self.begin().map_err(|e| write(&e))?;
-        {
-            let mut meta = transaction.open_table(META).map_err(|e| write(&e))?;
-            let format = meta
-                .get(KEY_FORMAT)
-                .map_err(|e| write(&e))?
-                .map(|record| record.value().to_vec());
-            if let Some(record) = format {
-                self.check_format(&record)?;
-                let identity = meta
-                    .get(KEY_IDENTITY)
-                    .map_err(|e| write(&e))?
-                    .map(|record| record.value().to_vec());
-                return self.check_identity(identity);
-            }
-            let format = seal(KEY_FORMAT, &FORMAT.to_le_bytes());
-            meta.insert(KEY_FORMAT, format.as_slice())
-                .map_err(|e| write(&e))?;
-            let identity = seal(KEY_IDENTITY, &encode_identity(self.identity));
-            meta.insert(KEY_IDENTITY, identity.as_slice())
-                .map_err(|e| write(&e))?;
-            transaction.open_table(LOG).map_err(|e| write(&e))?;
-            transaction.open_table(SNAPSHOT).map_err(|e| write(&e))?;
-        }
-        transaction.commit().map_err(|e| write(&e))
-    }
-
-    fn check_format(&self, record: &[u8]) -> Result<(), StorageError> {
-        let payload = unseal(KEY_FORMAT, record)
-            .map_err(|reason| self.damaged("the format number", &reason))?;
-        let found = <[u8; 4]>::try_from(payload)
-            .map(u32::from_le_bytes)
-            .map_err(|_| self.damaged("the format number", "it is not four bytes"))?;
-        if found == FORMAT {
-            return Ok(());
-        }
-        Err(StorageError::Format {
-            path: self.path.clone(),
-            found,
-            expected: FORMAT,
-        })
-    }
-
-    fn check_identity(&mut self, record: Option<Vec<u8>>) -> Result<(), StorageError> {
-        const WHAT: &str = "the identity";
-        let record = record.ok_or_else(|| self.damaged(WHAT, "it is missing"))?;
-        let payload =
-            unseal(KEY_IDENTITY, &record).map_err(|reason| self.damaged(WHAT, &reason))?;
-        let found =
-            decode_identity(payload).ok_or_else(|| self.damaged(WHAT, "it is not 16 bytes"))?;
-        if found.replica_id == self.identity.replica_id {
-            // Addresses may change; the cluster keeps the number it was
-            // founded with.
-            self.identity = found;
-            return Ok(());
-        }
-        Err(StorageError::OtherIdentity {
-            path: self.path.clone(),
-            found,
-            expected: self.identity,
-        })
-    }
-
     fn write_snapshot(
         &self,
         transaction: &WriteTransaction,
@@ -440,19 +374,4 @@ pub(super) struct SnapshotHeadRecord {
     pub(super) data_length: u64,
     #[prost(fixed64, tag = "3")]
     pub(super) data_checksum: u64,
-}
-
-fn encode_identity(identity: Identity) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&identity.replica_id.to_le_bytes());
-    bytes[8..].copy_from_slice(&identity.cluster_id.to_le_bytes());
-    bytes
-}
-
-pub(super) fn decode_identity(payload: &[u8]) -> Option<Identity> {
-    let (replica_id, cluster_id) = payload.split_first_chunk::<8>()?;
-    Some(Identity {
-        replica_id: u64::from_le_bytes(*replica_id),
-        cluster_id: u64::from_le_bytes(cluster_id.try_into().ok()?),
-    })
 }

@@ -9,6 +9,7 @@ mod disk;
 pub mod error;
 pub mod file;
 pub mod gauge;
+mod identity;
 mod load;
 mod newest;
 pub mod offline;

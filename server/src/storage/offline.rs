@@ -10,7 +10,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use trimtab_proto::internal::v1::{HardState, Snapshot};
 
 use super::error::StorageError;
-use super::file::{FILE_NAME, Identity, KEY_IDENTITY, LOG, META, Storage, decode_identity};
+use super::file::{FILE_NAME, Identity, KEY_IDENTITY, LOG, META, Storage};
 use super::open::{Opener, contain, sync_names};
 use super::record::{seal, unseal};
 
@@ -66,7 +66,7 @@ impl Storage {
         fs::create_dir_all(directory).map_err(failed(&path))?;
         let made = contain(&unfinished, || {
             let mut storage = create(&unfinished, identity)?;
-            storage.found(snapshot, hard_state)?;
+            storage.found(identity.cluster_id, snapshot, hard_state)?;
             storage.note_settle(settle)?;
             drop(storage);
             // What the disk took it must also give back.
@@ -162,7 +162,7 @@ fn identity(database: &Database, path: &Path) -> Result<Identity, StorageError> 
         .map_err(|e| read(&e))?
         .ok_or_else(|| damaged("it is missing"))?;
     let payload = unseal(KEY_IDENTITY, record.value()).map_err(|reason| damaged(&reason))?;
-    decode_identity(payload).ok_or_else(|| damaged("it has another length"))
+    Identity::from_payload(payload).ok_or_else(|| damaged("it has another length"))
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {

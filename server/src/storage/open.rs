@@ -86,8 +86,8 @@ impl Opener {
 
 impl Storage {
     /// Opens the file in `directory`, making both if need be. A file that is
-    /// there keeps the cluster it was founded in, which
-    /// [`Storage::identity`] tells.
+    /// there keeps its own number and its cluster, which [`Storage::identity`]
+    /// tells.
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@ use super::testing::TestDisk;
 
 const ME: Identity = Identity {
     replica_id: 1,
+    disk_id: 8,
     cluster_id: 7,
 };
 
@@ -54,7 +55,7 @@ fn founded(directory: &Path) -> Storage {
     let mut storage = Storage::open(directory, ME).expect("opens");
     assert_eq!(storage.load().expect("loads"), None);
     storage
-        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
         .expect("founds");
     append(&mut storage, &entries(2..=9, 2), &hard_state(2, 5)).expect("appends");
     storage
@@ -491,7 +492,7 @@ fn a_failing_disk_is_an_error_and_not_a_success() {
     let disk = TestDisk::default();
     let mut storage = on(&disk).expect("opens");
     storage
-        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
         .expect("founds");
     disk.set_broken(true);
     for _ in 0..2 {
@@ -511,7 +512,7 @@ fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
     let disk = TestDisk::default();
     let mut storage = on(&disk).expect("opens");
     storage
-        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
         .expect("founds");
     disk.set_broken(true);
     append(&mut storage, &entries(2..=5, 2), &hard_state(2, 1)).expect_err("is broken");
@@ -569,7 +570,7 @@ fn a_full_disk_loses_nothing_and_a_little_room_is_enough() {
     let disk = TestDisk::default();
     let mut storage = on(&disk).expect("opens");
     storage
-        .found(&snapshot(1, 1, 10), &hard_state(1, 1))
+        .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
         .expect("founds");
     let mut last = 1;
     for room in [0, 1, 7, 50, 300, 700] {

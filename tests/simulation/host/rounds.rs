@@ -303,7 +303,7 @@ impl Host {
         entries: Vec<Entry>,
     ) -> Result<(), String> {
         let registry = self.replica.registry();
-        let state = encode_state(&self.setup.members, registry).map_err(|e| e.to_string())?;
+        let state = encode_state(self.replica.membership(), registry).map_err(|e| e.to_string())?;
         self.done.rounds.push(AppliedRound {
             restored_at,
             entries,

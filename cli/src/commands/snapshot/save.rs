@@ -85,7 +85,7 @@ async fn from_registry(
 fn from_directory(directory: &Path, target: &mut Target) -> Result<(), Failure> {
     let known = Directory::read(directory).map_err(failure)?;
     let header = known.header(now_ms());
-    let state = encode_state(&known.state.members, &known.state.registry);
+    let state = encode_state(&known.state.membership, &known.state.registry);
     let state = state.map_err(|error| failure(error.into()))?;
     for chunk in format::encode(&header, state) {
         target.write(&chunk).map_err(failure)?;

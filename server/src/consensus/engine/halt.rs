@@ -5,6 +5,7 @@ use std::mem;
 use raft::eraftpb::{HardState, Message, MessageType};
 use trimtab_registry::state::Registry;
 
+use super::super::change::HandOverError;
 use super::super::error::{FatalError, ProposeError};
 use super::super::founding::Restored;
 use super::super::input::Input;
@@ -104,16 +105,28 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     /// What can be answered without a disk.
-    pub(super) fn take_while_halted(&mut self, input: Input) {
+    pub(super) fn take_while_halted(&mut self, input: Input) -> Result<(), FatalError> {
         let Some(halt) = &mut self.halted else {
-            return;
+            return Ok(());
         };
         // Whoever asked may have given up.
         match input {
-            Input::Step(messages) => messages.iter().for_each(|message| halt.hear(message)),
+            Input::Step { messages, .. } => messages.iter().for_each(|message| halt.hear(message)),
             Input::Propose(_, reply) => {
                 let leader = (halt.leader_id != 0).then_some(halt.leader_id);
                 let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+            }
+            Input::Change(_, reply) => {
+                let leader = (halt.leader_id != 0).then_some(halt.leader_id);
+                let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+            }
+            Input::HandOver(_, reply) => {
+                let _ = reply.send(Err(HandOverError::NotLeader));
+            }
+            Input::Removed => {
+                return Err(FatalError::Removed {
+                    id: self.replica.id(),
+                });
             }
             Input::Read(reply) => {
                 let reason = halt.reason.clone();
@@ -128,6 +141,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             Input::Report(_) | Input::Encoded(_) => {}
             Input::Stop => self.stopping = Some(0),
         }
+        Ok(())
     }
 
     /// A tick without a disk: now and then looks whether it is back.
@@ -194,6 +208,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         self.shown.get_or_insert(before.into_registry());
         self.halted = None;
         self.could_read = false;
+        self.parts.carrier.follow(self.replica.membership());
         tracing::info!("the disk works again; this replica takes part again");
         self.campaign_alone();
         self.show_what_is_newer();

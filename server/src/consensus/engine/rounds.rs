@@ -85,6 +85,18 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 observer.applied(self.replica.registry(), &effects.events);
             }
         }
+        if effects.members_changed {
+            self.parts.carrier.follow(self.replica.membership());
+            let members = self.replica.members();
+            tracing::info!(
+                voters = ?members.roles.voters,
+                learners = ?members.roles.learners,
+                "members changed"
+            );
+        }
+        for (mark, index) in effects.changed {
+            self.pending.changed(mark, index);
+        }
         for decided in effects.decided {
             self.pending.decide(decided);
         }

@@ -14,11 +14,12 @@ use super::super::entry::encode_command;
 use super::super::error::ProposeError;
 use super::super::founding::founding;
 use super::super::input::{Answer, Input};
+use super::super::membership::Membership;
 use super::super::message::{self, from_wire};
 use super::super::observer::Observer;
 use super::super::outside::{Carrier, Store};
 use super::super::status::{ConsensusStatus, Role};
-use super::super::testing::register;
+use super::super::testing::{founders, register};
 use super::{Engine, Parts};
 use crate::storage::error::StorageError;
 use crate::storage::file::{Identity, LogBase, Round, Saved, Storage};
@@ -83,6 +84,8 @@ impl Carrier for Letters {
     fn send(&mut self, message: Message) {
         self.0.push(message);
     }
+
+    fn follow(&mut self, _: &Membership) {}
 }
 
 /// Counts instances as it is told of them.
@@ -110,12 +113,6 @@ impl Observer for Watching {
 
 type TestEngine = Engine<Noting, Watching, Letters>;
 
-fn members(count: u64) -> BTreeMap<u64, String> {
-    (1..=count)
-        .map(|id| (id, format!("127.0.0.{id}:1")))
-        .collect()
-}
-
 fn engine(id: u64, count: u64) -> TestEngine {
     engine_on(&TestDisk::default(), id, count)
 }
@@ -125,21 +122,18 @@ fn engine_on(disk: &TestDisk, id: u64, count: u64) -> TestEngine {
 }
 
 fn engine_with(disk: &TestDisk, id: u64, count: u64, snapshot_every: u64) -> TestEngine {
-    let identity = Identity {
-        replica_id: id,
-        cluster_id: 1,
-    };
+    let identity = Identity::of_new(id, 10 + id);
     let disk = disk.clone();
     let next = move || Ok(disk.clone());
     let mut storage = Storage::open_on_disks(Path::new("memory"), next, identity).expect("opens");
     assert_eq!(storage.load().expect("loads"), None);
-    let restored = founding(&members(count)).expect("founds");
+    let restored = founding(&founders(count)).expect("founds");
     let snapshot = message::snapshot_to_wire(restored.snapshot.clone());
     let hard_state = message::hard_state_to_wire(&restored.hard_state);
-    storage.found(&snapshot, &hard_state).expect("founds");
+    storage.found(1, &snapshot, &hard_state).expect("founds");
     let config = ReplicaConfig {
         id,
-        members: members(count),
+        disk_id: 10 + id,
         incarnation: id,
         heartbeat_ticks: 2,
         election_ticks: 10,
@@ -211,7 +205,10 @@ impl Trio {
             while let Some(letter) = letters.pop_front() {
                 let to = letter.to;
                 let message = from_wire(letter).expect("is well formed");
-                let input = Input::Step(vec![message]);
+                let input = Input::Step {
+                    from_disk: 10 + message.from,
+                    messages: vec![message],
+                };
                 self.at(to).round([input], 0).expect("works");
             }
         }

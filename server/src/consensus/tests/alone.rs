@@ -11,33 +11,38 @@ use trimtab_registry::revision::Revision;
 use super::super::entry::{COMMAND_BYTES_MAX, decode_result, encode_command};
 use super::super::error::ProposeError;
 use super::super::handle::Handle;
-use super::super::membership::cluster_id;
-use super::super::start::{Settings, start};
+use super::super::start::{Settings, found_alone, start};
 use super::super::status::Role;
 use super::super::testing::register;
 use super::recorder::{PATIENCE, Recorder, Told, instances, until};
-use crate::peers::Peers;
+use crate::peers::{Contact, Own, Peers};
 use crate::storage::file::{Identity, Storage};
 use crate::storage::testing::TestDisk;
 
-fn members() -> BTreeMap<u64, String> {
-    BTreeMap::from([(1, "127.0.0.1:1".to_owned())])
-}
+const ADDRESS: &str = "127.0.0.1:1";
 
 fn identity() -> Identity {
-    Identity {
-        replica_id: 1,
-        cluster_id: cluster_id(&members()),
-    }
+    Identity::of_new(1, 11)
 }
 
-fn start_on(storage: Storage, snapshot_every: u64) -> (Handle, Recorder) {
+fn start_on(mut storage: Storage, snapshot_every: u64) -> (Handle, Recorder) {
     let settings = Settings {
         snapshot_every,
         trailing_entries: 3,
-        ..Settings::new(1, members(), 42)
+        ..Settings::new(42)
     };
-    let peers = Peers::new(1, identity().cluster_id, &members()).expect("addresses");
+    if storage.identity().cluster_id == 0 {
+        found_alone(&mut storage, ADDRESS).expect("founds");
+    }
+    let own = Own {
+        id: 1,
+        cluster_id: storage.identity().cluster_id,
+        contact: Contact {
+            address: ADDRESS.to_owned(),
+            disk_id: 11,
+        },
+    };
+    let peers = Peers::new(own, BTreeMap::new()).expect("no addresses");
     let recorder = Recorder::default();
     let handle = start(settings, storage, peers, recorder.clone()).expect("starts");
     (handle, recorder)
@@ -57,7 +62,8 @@ async fn a_replica_alone_is_ready_well_within_a_second() {
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!((status.role, status.leader_id), (Role::Leader, 1));
     assert_eq!(status.leader(), Some(1));
-    assert_eq!(status.members, members());
+    assert_eq!(status.members.roles.voters, [1]);
+    assert!(status.members.membership.has(1, 11));
     handle.shutdown().await;
 }
 

@@ -12,21 +12,22 @@ use tonic::{Request, Response, Status, Streaming};
 use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::peer_server::{Peer, PeerServer};
 use trimtab_proto::internal::v1::{
-    InstallSnapshotRequest, InstallSnapshotResponse, ObserveRequest, ObserveResponse,
-    ProposeRequest, ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest,
-    RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
+    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
+    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
 };
 use trimtab_registry::outcome::Outcome;
 
 use super::super::error::ProposeError;
 use super::super::forward;
-use super::super::handle::Handle;
-use super::super::membership::cluster_id;
-use super::super::start::{Settings, start};
+use super::super::handle::{Handle, Receiver};
+use super::super::membership::Member;
+use super::super::start::{Settings, found, start};
 use super::super::testing::register;
 use super::super::transfer::Arriving;
 use super::recorder::{PATIENCE, Recorder, Told, instances, until};
-use crate::peers::{MESSAGE_BYTES_MAX, Peers};
+use crate::peers::protocol::PROTOCOL;
+use crate::peers::{Contact, MESSAGE_BYTES_MAX, Own, Peers};
 use crate::storage::file::{Identity, Storage};
 
 /// Only consensus behind the door.
@@ -55,12 +56,19 @@ impl Peer for Door {
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
         let mut parts = request.into_inner();
         let mut arriving = None;
+        let mut from_disk = 0;
         while let Some(request) = parts.message().await? {
             match (request.part, &mut arriving) {
                 (Some(Part::Head(head)), None) => {
                     self.0
-                        .admit(head.to_replica, head.cluster_id)
+                        .admit(&Receiver {
+                            protocol: head.protocol,
+                            replica: head.to_replica,
+                            disk_id: head.to_disk,
+                            cluster_id: head.cluster_id,
+                        })
                         .map_err(refused)?;
+                    from_disk = head.from_disk;
                     arriving = Some(Arriving::begin(head).map_err(refused)?);
                 }
                 (Some(Part::Chunk(chunk)), Some(arriving)) => {
@@ -71,7 +79,7 @@ impl Peer for Door {
         }
         let arriving = arriving.ok_or_else(|| refused("nothing came"))?;
         let message = arriving.finish().map_err(refused)?;
-        self.0.install(message).await.map_err(refused)?;
+        self.0.install(from_disk, message).await.map_err(refused)?;
         Ok(Response::new(InstallSnapshotResponse {}))
     }
 
@@ -99,6 +107,13 @@ impl Peer for Door {
         &self,
         _: Request<ObserveRequest>,
     ) -> Result<Response<ObserveResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn introduce(
+        &self,
+        _: Request<IntroduceRequest>,
+    ) -> Result<Response<IntroduceResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -162,19 +177,28 @@ impl Cluster {
     }
 
     async fn run(&mut self, id: u64) {
-        let identity = Identity {
-            replica_id: id,
-            cluster_id: cluster_id(&self.members),
-        };
+        let founders = self.founders();
         self.starts += 1;
         let settings = Settings {
             tick_interval: Duration::from_millis(20),
             snapshot_every: 20,
             trailing_entries: 5,
-            ..Settings::new(id, self.members.clone(), self.starts)
+            ..Settings::new(self.starts)
         };
         let directory = self.directories[&id].path().to_owned();
-        let storage = eventually(async || Storage::open(&directory, identity)).await;
+        let fresh = Identity::of_new(id, 10 + id);
+        let mut storage = eventually(async || Storage::open(&directory, fresh)).await;
+        if storage.identity().cluster_id == 0 {
+            found(&mut storage, &founders).expect("founds");
+        }
+        let own = Own {
+            id,
+            cluster_id: storage.identity().cluster_id,
+            contact: Contact {
+                address: self.members[&id].clone(),
+                disk_id: 10 + id,
+            },
+        };
         let listener = match self.listeners.remove(&id) {
             Some(listener) => listener,
             None => eventually(|| TcpListener::bind(self.members[&id].clone())).await,
@@ -188,7 +212,7 @@ impl Cluster {
         let recorder = Recorder::default();
         let handle = {
             let _within = runtime.enter();
-            let peers = Peers::new(id, identity.cluster_id, &self.members).expect("addresses");
+            let peers = Peers::new(own, self.members.clone()).expect("addresses");
             start(settings, storage, peers, recorder.clone()).expect("starts")
         };
         let door =
@@ -205,6 +229,14 @@ impl Cluster {
             runtime: Some(runtime),
         };
         self.running.insert(id, running);
+    }
+
+    fn founders(&self) -> BTreeMap<u64, Member> {
+        let member = |(id, address): (&u64, &String)| {
+            let (address, disk_id) = (address.clone(), 10 + id);
+            (*id, Member { address, disk_id })
+        };
+        self.members.iter().map(member).collect()
     }
 
     fn at(&self, id: u64) -> Handle {
@@ -390,20 +422,52 @@ async fn a_replica_that_comes_late_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_clusters_messages_are_refused() {
+async fn what_is_for_another_replica_cluster_directory_or_version_is_refused() {
     let cluster = Cluster::start(&[]).await;
     let handle = cluster.at(1);
-    let request = RaftRequest {
+    let request = || RaftRequest {
         to_replica: 1,
-        cluster_id: handle.cluster_id() + 1,
-        messages: Vec::new(),
-    };
-    let error = handle.step(request).expect_err("is another cluster's");
-    assert!(error.to_string().contains("same members"), "{error}");
-    let request = RaftRequest {
-        to_replica: 2,
+        to_disk: 11,
         cluster_id: handle.cluster_id(),
+        protocol: PROTOCOL,
+        from_replica: 2,
+        from_disk: 12,
+        from_address: cluster.members[&2].clone(),
         messages: Vec::new(),
     };
-    assert!(handle.step(request).is_err());
+    assert_eq!(handle.step(request()), Ok(()));
+    let refusals = [
+        (
+            RaftRequest {
+                cluster_id: 9,
+                ..request()
+            },
+            "0000000000000009",
+        ),
+        (
+            RaftRequest {
+                to_replica: 2,
+                ..request()
+            },
+            "for replica 2",
+        ),
+        (
+            RaftRequest {
+                to_disk: 99,
+                ..request()
+            },
+            "trimtab cluster remove 1",
+        ),
+        (
+            RaftRequest {
+                protocol: PROTOCOL + 1,
+                ..request()
+            },
+            "version 2",
+        ),
+    ];
+    for (wrong, word) in refusals {
+        let error = handle.step(wrong).expect_err("must be refused").to_string();
+        assert!(error.contains(word), "{error}");
+    }
 }
