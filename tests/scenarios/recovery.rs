@@ -32,7 +32,7 @@ use trimtab_server::consensus::entry::encode_state;
 use trimtab_server::node::Node;
 use trimtab_server::peers::protocol::PROTOCOL;
 use trimtab_tests::cluster::Cluster;
-use trimtab_tests::eventually::eventually;
+use trimtab_tests::eventually::{PATIENCE, eventually};
 use trimtab_tests::instance::Instance;
 
 /// Where the last call of a caller that never stops was answered: group,
@@ -49,7 +49,13 @@ struct Caller {
 impl Caller {
     async fn start(endpoints: &str, service: &str) -> Caller {
         let client = Client::connect(endpoints).expect("valid");
-        let balancer = client.service(service).await.expect("known");
+        // The replica it asks may not have heard of the service yet.
+        let known = eventually(
+            "a replica that knows the service",
+            async || client.service(service).await.ok(),
+            Option::is_some,
+        );
+        let balancer = known.await.expect("known");
         let answered = Answered::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (counts, stopped) = (Arc::clone(&answered), Arc::clone(&stop));
@@ -111,7 +117,8 @@ async fn switch(operator: &Operator, group: &str) -> u64 {
         ShiftTarget::SwitchTo(group.to_owned()),
     )];
     let options = ChangeOptions::default();
-    let outcome = operator.shift(&shifts, &options).await.expect("switched");
+    let patient = operator.clone().with_deadline(PATIENCE);
+    let outcome = patient.shift(&shifts, &options).await.expect("switched");
     outcome.revision
 }
 
@@ -132,12 +139,14 @@ async fn rollback(operator: &Operator) -> u64 {
         expected_route_revision: None,
     }];
     let options = ChangeOptions::default();
-    let outcome = operator.rollback(&targets, &options).await;
+    let patient = operator.clone().with_deadline(PATIENCE);
+    let outcome = patient.rollback(&targets, &options).await;
     outcome.expect("rolled back").revision
 }
 
 async fn view(operator: &Operator) -> ServiceView {
-    operator.resolve("catalog", true).await.expect("resolved")
+    let patient = operator.clone().with_deadline(PATIENCE);
+    patient.resolve("catalog", true).await.expect("resolved")
 }
 
 fn status_of(view: &ServiceView, id: &str) -> Option<InstanceStatus> {
@@ -409,4 +418,44 @@ async fn a_snapshot_is_saved_at_any_replica_while_writes_go_on() {
     stop.store(true, Ordering::Relaxed);
     let written = tokio::time::timeout(Duration::from_secs(30), writer).await;
     assert!(written.expect("ends").expect("no write failed") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_followed_the_new_cluster_do_not_go_back_to_the_old_one() {
+    let files = TempDir::new().expect("a temporary directory");
+    let mut cluster = Cluster::start(3).await;
+    let _first = instance(&cluster.endpoints(), "catalog", "v1", "a").await;
+    let _second = instance(&cluster.endpoints(), "catalog", "v2", "b").await;
+    let backup = save(&cluster.operator(), false, &files.path().join("backup")).await;
+    let caller = Caller::start(&cluster.endpoints(), "catalog").await;
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    let new = files.path().join("new");
+    let (node, operator) = begin_anew(backup, new, &cluster, 2, Duration::ZERO).await;
+    let switched = switch(&operator, "v2").await;
+    confirmed(&operator, switched).await;
+    caller.is_answered_by("v2").await;
+    node.shutdown().await;
+
+    // Somebody starts the old replicas, all of them: they are a cluster, and
+    // their route is another.
+    for id in 1..=3 {
+        cluster.start_again(id).await;
+    }
+    cluster.all_ready().await;
+    let old = view(&cluster.operator()).await;
+    assert_eq!(old.route.weights.get("v1"), Some(&10_000));
+    eventually(
+        "the caller watches through an old replica",
+        async || cluster.operator().cluster_status().await.expect("answers"),
+        |status| status.replicas.iter().any(|replica| replica.watchers > 0),
+    )
+    .await;
+    let before = caller.calls("v1");
+    for _ in 0..3 {
+        caller.is_answered_by("v2").await;
+    }
+    assert_eq!(caller.calls("v1"), before, "no call goes back");
+    caller.end().await;
 }

@@ -25,6 +25,12 @@ const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
 #[derive(Debug)]
 pub struct SnapshotDownload {
     parts: Streaming<wire::SaveSnapshotResponse>,
+    received: Received,
+}
+
+/// What has come so far.
+#[derive(Debug, Default)]
+struct Received {
     checksum: Checksum,
     length: u64,
     is_whole: bool,
@@ -34,9 +40,7 @@ impl SnapshotDownload {
     pub(super) fn new(parts: Streaming<wire::SaveSnapshotResponse>) -> Self {
         Self {
             parts,
-            checksum: Checksum::default(),
-            length: 0,
-            is_whole: false,
+            received: Received::default(),
         }
     }
 
@@ -47,7 +51,7 @@ impl SnapshotDownload {
     /// [`Error::Malformed`] when pieces are missing or damaged;
     /// [`Error::Deadline`] when none comes; any other when the stream broke.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.is_whole {
+        if self.received.is_whole {
             return Ok(None);
         }
         let answer = timeout(PIECE_TIMEOUT, self.parts.message()).await;
@@ -56,20 +60,24 @@ impl SnapshotDownload {
             after: PIECE_TIMEOUT,
         })?;
         let answer = answer.map_err(|status| Error::from_status(REQUEST, status))?;
-        match answer.and_then(|answer| answer.part) {
-            Some(Part::Chunk(chunk)) => self.take(chunk).map(Some),
+        self.received.take(answer.and_then(|answer| answer.part))
+    }
+}
+
+impl Received {
+    fn take(&mut self, part: Option<Part>) -> Result<Option<Bytes>, Error> {
+        match part {
+            Some(Part::Chunk(chunk)) => {
+                self.length += chunk.len() as u64;
+                if self.length > FILE_BYTES_MAX {
+                    return Err(malformed("it does not end"));
+                }
+                self.checksum.update(&chunk);
+                Ok(Some(chunk))
+            }
             Some(Part::End(end)) => self.end(&end).map(|()| None),
             None => Err(malformed("it ended too early")),
         }
-    }
-
-    fn take(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
-        self.length += chunk.len() as u64;
-        if self.length > FILE_BYTES_MAX {
-            return Err(malformed("it does not end"));
-        }
-        self.checksum.update(&chunk);
-        Ok(chunk)
     }
 
     fn end(&mut self, end: &wire::SnapshotEnd) -> Result<(), Error> {
@@ -88,4 +96,51 @@ impl SnapshotDownload {
 
 fn malformed(what: &str) -> Error {
     Error::Malformed(format!("snapshot: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(content: &[u8]) -> Option<Part> {
+        Some(Part::End(wire::SnapshotEnd {
+            length: content.len() as u64,
+            checksum: trimtab_proto::checksum(content),
+        }))
+    }
+
+    fn after(chunks: &[&'static str], last: Option<Part>) -> Result<Option<Bytes>, String> {
+        let mut received = Received::default();
+        for chunk in chunks {
+            let chunk = Bytes::from_static(chunk.as_bytes());
+            let taken = received.take(Some(Part::Chunk(chunk.clone())));
+            assert_eq!(taken.unwrap(), Some(chunk));
+        }
+        let taken = received.take(last).map_err(|error| error.to_string());
+        assert_eq!(received.is_whole, taken.is_ok());
+        taken
+    }
+
+    #[test]
+    fn all_pieces_together_must_be_what_was_sent() {
+        assert_eq!(after(&["abc", "def"], end(b"abcdef")), Ok(None));
+        let refused = |chunks: &[&'static str], last, why: &str| {
+            let error = after(chunks, last).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(&["abc"], end(b"abcdef"), "3 bytes came of 6");
+        refused(&["abd", "cef"], end(b"abcdef"), "checksum does not match");
+        refused(&["abc"], None, "it ended too early");
+        refused(&[], None, "it ended too early");
+    }
+
+    #[test]
+    fn a_file_that_does_not_end_is_not_taken_for_ever() {
+        let mut received = Received {
+            length: FILE_BYTES_MAX,
+            ..Received::default()
+        };
+        let more = received.take(Some(Part::Chunk(Bytes::from_static(b"x"))));
+        assert!(more.unwrap_err().to_string().contains("does not end"));
+    }
 }
