@@ -1,12 +1,11 @@
 //! `trimtab cluster`: the replicas of the registry.
 
 use clap::{Args, Subcommand};
-use trimtab_client::operator::cluster_status::{ClusterStatus, ReplicaRole, ReplicaStatus};
 
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
-use crate::table::{BAD, Cell, GOOD, NOTHING, NOTICE, PLAIN, Table, count};
-use crate::wait::span;
+
+mod screen;
 
 pub(crate) const EXAMPLES: &str = "\
 `cluster status` ends with exit code 6 while the replica that answers knows of no leader.
@@ -31,7 +30,7 @@ pub(crate) async fn run(args: &ClusterArgs, session: &Session) -> Result<(), Fai
     match args.verb {
         Verb::Status => {
             let status = session.operator.cluster_status().await?;
-            session.output.result(&status, table)?;
+            session.output.result(&status, screen::text)?;
             if status.has_quorum {
                 return Ok(());
             }
@@ -39,70 +38,4 @@ pub(crate) async fn run(args: &ClusterArgs, session: &Session) -> Result<(), Fai
             Err(Failure::new(Exit::Unavailable, asked))
         }
     }
-}
-
-fn table(status: &ClusterStatus) -> String {
-    let mut table = Table::new(&[
-        ">ID",
-        "ADDRESS",
-        "ROLE",
-        ">TERM",
-        ">COMMITTED",
-        ">APPLIED",
-        ">SERVICES",
-        ">INSTANCES",
-        ">WATCHERS",
-        ">UP",
-        "VERSION",
-    ]);
-    for replica in &status.replicas {
-        if replica.reachable {
-            table.row_of(reachable_row(replica));
-        } else {
-            table.row_of(vec![
-                replica.id.to_string().into(),
-                replica.address.clone().into(),
-                // Why stands among the alarms.
-                Cell::styled("unreachable", BAD),
-            ]);
-        }
-    }
-    let leader = status
-        .leader_id
-        .map_or("no leader".to_owned(), |id| format!("replica {id} leads"));
-    let quorum = if status.has_quorum {
-        "quorum"
-    } else {
-        "NO QUORUM"
-    };
-    let mut text = format!("{leader}, {quorum}\n{}", table.render());
-    for alarm in &status.alarms {
-        text.push_str(&format!("{BAD}alarm:{BAD:#} {alarm}\n"));
-    }
-    text
-}
-
-fn reachable_row(replica: &ReplicaStatus) -> Vec<Cell> {
-    let role = match (replica.role, replica.caught_up) {
-        (role, false) => Cell::styled(format!("{role}, catching up"), NOTICE),
-        (ReplicaRole::Leader, true) => Cell::styled("leader", GOOD),
-        (role, true) => Cell::styled(role.to_string(), PLAIN),
-    };
-    let version = match replica.version.as_str() {
-        "" => NOTHING,
-        version => version,
-    };
-    vec![
-        replica.id.to_string().into(),
-        replica.address.clone().into(),
-        role,
-        replica.term.to_string().into(),
-        replica.commit_index.to_string().into(),
-        replica.applied_index.to_string().into(),
-        count(replica.services.into()).into(),
-        count(replica.instances.into()).into(),
-        count(replica.watchers.into()).into(),
-        span(replica.uptime).into(),
-        version.into(),
-    ]
 }

@@ -24,6 +24,10 @@ const NUMBERS: &[&str] = &[
     "index",
     "bytes",
     "unconfirmed_entries",
+    "lag",
+    "data_bytes",
+    "disk_free_bytes",
+    "snapshot_bytes",
 ];
 
 /// Texts that are another in each run.

@@ -1,7 +1,7 @@
 //! The replicas of the registry as they see themselves.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -66,8 +66,23 @@ pub struct ReplicaStatus {
     pub commit_index: u64,
     /// The last log position applied.
     pub applied_index: u64,
+    /// How many entries, of those that any replica knows to be committed, it
+    /// has not applied.
+    pub lag: u64,
     /// The log position its newest snapshot stands for.
     pub snapshot_index: u64,
+    /// When it last took a snapshot or was sent one; `None` when it did not
+    /// since it started.
+    #[serde(serialize_with = "serial::timestamp")]
+    pub snapshot_time: Option<SystemTime>,
+    /// The size of its newest snapshot.
+    pub snapshot_bytes: u64,
+    /// The size of the file with its log and snapshot.
+    pub data_bytes: u64,
+    /// What its disk has left; `None` when that is not known.
+    pub disk_free_bytes: Option<u64>,
+    /// Why it takes no part until its disk works again; empty when it does.
+    pub halted: String,
     /// Has it caught up since it started, so that it answers?
     pub caught_up: bool,
     /// Services registered.

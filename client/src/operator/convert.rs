@@ -320,16 +320,23 @@ fn instance_detail(wire: wire::InstanceDetail) -> InstanceDetail {
 // === what is answered: the cluster ===
 
 pub(super) fn cluster_status(wire: wire::StatusResponse) -> ClusterStatus {
+    let committed = wire.replicas.iter().map(|replica| replica.commit_index);
+    let newest = committed.max().unwrap_or_default();
+    let replicas = wire.replicas.into_iter();
     ClusterStatus {
         leader_id: (wire.leader_id != 0).then_some(wire.leader_id),
         has_quorum: wire.has_quorum,
         answered_by: wire.answered_by,
-        replicas: wire.replicas.into_iter().map(replica_status).collect(),
+        replicas: replicas
+            .map(|replica| replica_status(replica, newest))
+            .collect(),
         alarms: wire.alarms,
     }
 }
 
-fn replica_status(wire: wire::ReplicaStatus) -> ReplicaStatus {
+fn replica_status(wire: wire::ReplicaStatus, newest: u64) -> ReplicaStatus {
+    // Of one that did not answer nothing is known.
+    let lag = newest.saturating_sub(wire.applied_index) * u64::from(wire.reachable);
     ReplicaStatus {
         role: match wire.role() {
             wire::ReplicaRole::Follower => ReplicaRole::Follower,
@@ -343,7 +350,13 @@ fn replica_status(wire: wire::ReplicaStatus) -> ReplicaStatus {
         term: wire.term,
         commit_index: wire.commit_index,
         applied_index: wire.applied_index,
+        lag,
         snapshot_index: wire.snapshot_index,
+        snapshot_time: wire.snapshot_time.and_then(timestamp),
+        snapshot_bytes: wire.snapshot_bytes,
+        data_bytes: wire.data_bytes,
+        disk_free_bytes: wire.disk_free_bytes,
+        halted: wire.halted,
         caught_up: wire.caught_up,
         services: wire.services,
         instances: wire.instances,
