@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info, warn};
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::state::Registry;
@@ -13,6 +13,7 @@ use trimtab_registry::state::Registry;
 use crate::consensus::handle::Handle;
 use crate::consensus::status::ConsensusStatus;
 use crate::leases::brake::Brake;
+use crate::leases::journal::News;
 use crate::leases::{Judge, LeaseClock, LeaseSettings};
 
 /// How often the leader looks for leases that ran out.
@@ -94,7 +95,11 @@ impl LeaseKeeper {
             }
             let elapsed = last.elapsed();
             last = Instant::now();
-            let judged = self.lock().judge(elapsed);
+            let (judged, news) = {
+                let mut judge = self.lock();
+                (judge.judge(elapsed), judge.news())
+            };
+            news.iter().for_each(tell);
             let Some(judgement) = judged else {
                 continue;
             };
@@ -112,5 +117,38 @@ impl LeaseKeeper {
         self.judge
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// One line of the log.
+fn tell(news: &News) {
+    match news {
+        News::Changed {
+            service,
+            changes,
+            named,
+        } => info!(
+            %service, suspected = changes.suspected, revived = changes.revived,
+            removed = changes.removed, instances = %named, "leases changed"
+        ),
+        News::ChangedElsewhere { services, changes } => info!(
+            services,
+            suspected = changes.suspected,
+            revived = changes.revived,
+            removed = changes.removed,
+            "leases of more services changed"
+        ),
+        News::BrakeBegan(brake) => warn!(
+            service = %brake.service, unwell = brake.unwell, leases = brake.leases,
+            held = brake.held, reason = %brake.reason(), "removals are held back"
+        ),
+        News::BrakeEnded(brake) => info!(
+            service = %brake.service, held = brake.held, after_ms = brake.age.as_millis(),
+            "removals are no longer held back"
+        ),
+        News::BrakesElsewhere { began, ended } => warn!(
+            began,
+            ended, "removals are held back, or no longer, in more places"
+        ),
     }
 }

@@ -27,6 +27,7 @@ use self::ward::Ward;
 
 pub mod brake;
 mod clock;
+pub mod journal;
 mod judge;
 mod slot;
 #[cfg(test)]
@@ -106,6 +107,11 @@ impl Leases {
     /// How many of them are SUSPECT, as applied.
     pub fn suspects(&self) -> usize {
         self.suspects
+    }
+
+    /// Whether its removal was let through in this term.
+    fn was_let_go(&self, key: &LeaseKey) -> bool {
+        self.slots.get(key).is_some_and(Slot::was_let_go)
     }
 
     /// There are none.

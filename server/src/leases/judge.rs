@@ -8,6 +8,7 @@ use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::state::Registry;
 
 use super::brake::Brake;
+use super::journal::{Changes, Journal, News};
 use super::{LeaseClock, LeaseSettings, Leases};
 
 /// What a replica decides about leases, without a clock, a lock or a task:
@@ -21,13 +22,16 @@ pub struct Judge {
     leading: Option<u64>,
     /// Steps in a row that came late.
     late: u32,
+    journal: Journal,
+    is_news: bool,
 }
 
 /// A step that took longer came late: the process did not run meanwhile, and
-/// renewals that arrived in time may still wait in its sockets. A fifth more
-/// than [`crate::lease_keeper::JUDGE_INTERVAL`]; for the rest of it, the
-/// process has run.
-const ON_TIME: Duration = Duration::from_millis(120);
+/// renewals that arrived in time may still wait in its sockets. Half as much
+/// again as [`crate::lease_keeper::JUDGE_INTERVAL`]. A shorter stall does no
+/// harm: what is due goes in the step after, and what arrived before it was
+/// due is heard by then.
+const ON_TIME: Duration = Duration::from_millis(150);
 
 /// So many late steps in a row are taken for how the machine is, not for a
 /// stall: some ten seconds. Beyond that the dead would stay for ever.
@@ -41,6 +45,8 @@ impl Judge {
             leases: Leases::new(settings),
             leading: None,
             late: 0,
+            journal: Journal::default(),
+            is_news: false,
         }
     }
 
@@ -49,6 +55,9 @@ impl Judge {
     pub fn applied(&mut self, events: &[Event]) {
         let now = self.clock.now();
         for event in events {
+            if self.leading.is_some() {
+                self.note(event);
+            }
             self.leases.observe(now, event);
         }
     }
@@ -66,6 +75,7 @@ impl Judge {
             return;
         }
         self.leading = term;
+        self.journal.clear();
         match term {
             Some(term) => self.leases.lead(self.clock.now(), term),
             None => self.leases.follow(),
@@ -103,8 +113,40 @@ impl Judge {
             false => 0,
         };
         let is_stalled = (1..=LATE_STEPS_MAX).contains(&self.late);
+        self.is_news = self.journal.is_time(elapsed);
         self.leading.filter(|_| !is_stalled)?;
         self.leases.judge(now)
+    }
+
+    /// What is to be written to the log, now and then: what happened since
+    /// the last time, as far as this replica led.
+    pub fn news(&mut self) -> Vec<News> {
+        if !std::mem::take(&mut self.is_news) {
+            return Vec::new();
+        }
+        self.journal.entry(self.leases.brakes(self.clock.now()))
+    }
+
+    /// The leader writes down what came of its judgements.
+    fn note(&mut self, event: &Event) {
+        let mut changes = Changes::default();
+        let key = match event {
+            Event::LeaseSuspected { key, .. } => {
+                changes.suspected = 1;
+                key
+            }
+            Event::LeaseRevived { key } => {
+                changes.revived = 1;
+                key
+            }
+            // Who left by himself is no news.
+            Event::LeaseEnded { key } if self.leases.was_let_go(key) => {
+                changes.removed = 1;
+                key
+            }
+            _ => return,
+        };
+        self.journal.note(key, changes);
     }
 
     /// Where removals are held back.

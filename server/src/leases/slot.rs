@@ -119,6 +119,11 @@ impl Slot {
         self.ttl
     }
 
+    /// Its removal was let through.
+    pub(crate) fn was_let_go(&self) -> bool {
+        self.let_go
+    }
+
     /// Where the brake counts it.
     pub(crate) fn counted(&self) -> Counted {
         let belongs = !self.leaving && !self.let_go;
