@@ -69,10 +69,14 @@ impl Held {
 
     /// Asks it to stop as a service manager does, and gives its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &id]).status();
-        assert!(killed.unwrap().success());
+        self.signal("-TERM");
         self.ended()
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Closes its stdin, and gives its exit code.
@@ -134,14 +138,21 @@ pub(crate) struct Registry {
     pub(crate) endpoint: String,
     replica: Option<Held>,
     directory: TempDir,
+    settings: &'static [&'static str],
 }
 
 impl Registry {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more flags of `trimtab serve`.
+    pub(crate) fn start_with(settings: &'static [&'static str]) -> Self {
         let mut registry = Self {
             endpoint: "127.0.0.1:0".into(),
             replica: None,
             directory: tempfile::tempdir().unwrap(),
+            settings,
         };
         registry.start_replica();
         registry
@@ -149,7 +160,7 @@ impl Registry {
 
     fn start_replica(&mut self) {
         let data = self.directory.path().join("data");
-        let replica = Held::start(&[
+        let arguments = [
             "serve",
             "--listen",
             &self.endpoint,
@@ -157,7 +168,8 @@ impl Registry {
             data.to_str().unwrap(),
             "--output",
             "json",
-        ]);
+        ];
+        let replica = Held::start(&[&arguments, self.settings].concat());
         let ready: Value = serde_json::from_str(&replica.line()).unwrap();
         self.endpoint = ready["address"].as_str().unwrap().to_owned();
         self.replica = Some(replica);
@@ -179,6 +191,14 @@ impl Registry {
     pub(crate) fn beside(&self, name: &str) -> String {
         let path = self.directory.path().join(name);
         path.to_str().unwrap().to_owned()
+    }
+
+    /// It stands still for so long, whatever happens meanwhile.
+    pub(crate) fn pause(&self, time: Duration) {
+        let replica = self.replica.as_ref().expect("it runs");
+        replica.signal("-STOP");
+        thread::sleep(time);
+        replica.signal("-CONT");
     }
 
     /// Stops it in order, and gives its exit code.

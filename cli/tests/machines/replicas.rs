@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub(crate) struct Replicas {
     /// The size of the file system that each keeps its data in, if that is one
     /// of its own.
     disk: Option<&'static str>,
+    /// How long they hold removals back.
+    pub(crate) brake_hold: Duration,
     /// From where they are asked.
     console: String,
     directory: PathBuf,
@@ -58,6 +61,7 @@ impl Replicas {
                 .collect(),
             running: BTreeMap::new(),
             disk: None,
+            brake_hold: Duration::from_secs(60),
             console: console.to_owned(),
             directory: directory.to_owned(),
         }
@@ -120,6 +124,8 @@ impl Replicas {
             SNAPSHOT_EVERY,
         ]);
         command.args(["--id", &id.to_string(), "--peers", &peers.join(",")]);
+        let hold = format!("{}ms", self.brake_hold.as_millis());
+        command.args(["--brake-hold", &hold]);
         command.arg("--data-dir").arg(data);
         let process = Process::start(&format!("replica-{id}"), command, &self.directory);
         self.running.insert(id, process);

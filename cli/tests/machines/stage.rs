@@ -38,6 +38,8 @@ pub(crate) struct Setting {
     pub(crate) ttl: Duration,
     /// Instances of each release in each zone.
     pub(crate) per_zone: usize,
+    /// How long removals are held back, at most.
+    pub(crate) brake_hold: Duration,
 }
 
 impl Default for Setting {
@@ -45,6 +47,7 @@ impl Default for Setting {
         Self {
             ttl: Duration::from_secs(6),
             per_zone: 1,
+            brake_hold: Duration::from_secs(60),
         }
     }
 }
@@ -91,7 +94,8 @@ impl Stage {
             .chain(ZONES)
             .chain([CONSOLE]);
         let network = Network::new(&hosts.collect::<Vec<_>>()).expect("a network");
-        let replicas = Replicas::new(&network, REPLICAS, CONSOLE, directory);
+        let mut replicas = Replicas::new(&network, REPLICAS, CONSOLE, directory);
+        replicas.brake_hold = setting.brake_hold;
         Self {
             replicas,
             instances: BTreeMap::new(),

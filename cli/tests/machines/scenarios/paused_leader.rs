@@ -1,4 +1,4 @@
-//! The leader's process is stopped for longer than any lease, and wakes up: it removes nobody.
+//! The leader's process is stopped for longer than any lease and any hold, and wakes up: it removes nobody.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use crate::stage::{Setting, Stage};
 pub(super) fn play(directory: &Path) -> Ended {
     let setting = Setting {
         ttl: Duration::from_secs(4),
+        // It is not the brake that saves them.
+        brake_hold: Duration::from_secs(1),
         ..Setting::default()
     };
     let mut stage = Stage::new(directory, setting);
