@@ -47,6 +47,10 @@ pub(crate) fn host(id: u64) -> String {
     format!("r{id}")
 }
 
+fn process_name(id: u64) -> String {
+    format!("replica-{id}")
+}
+
 impl Replicas {
     /// Nothing is started yet.
     pub(crate) fn new(network: &Network, count: u64, console: &str, directory: &Path) -> Self {
@@ -127,7 +131,7 @@ impl Replicas {
         let hold = format!("{}ms", self.brake_hold.as_millis());
         command.args(["--brake-hold", &hold]);
         command.arg("--data-dir").arg(data);
-        let process = Process::start(&format!("replica-{id}"), command, &self.directory);
+        let process = Process::start(&process_name(id), command, &self.directory);
         self.running.insert(id, process);
     }
 
@@ -135,6 +139,13 @@ impl Replicas {
     pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
         let inside = self.data[&id].strip_prefix("/").expect("an absolute path");
         self.running[&id].root().join(inside)
+    }
+
+    /// How many lines of its log have `words` in them.
+    pub(crate) fn said(&self, id: u64, words: &str) -> usize {
+        let log = self.directory.join(format!("{}.log", process_name(id)));
+        let log = std::fs::read_to_string(log).expect("a log");
+        log.lines().filter(|line| line.contains(words)).count()
     }
 
     pub(crate) fn kill(&mut self, id: u64) {

@@ -59,7 +59,8 @@ pub trait Store {
 
 impl Store for Storage {
     fn reopen(&mut self) -> Result<(), StorageError> {
-        Storage::reopen(self)
+        Storage::reopen(self)?;
+        self.try_out()
     }
 
     fn load(&mut self) -> Result<Option<Saved>, StorageError> {

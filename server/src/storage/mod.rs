@@ -15,6 +15,7 @@ mod newest;
 pub mod offline;
 mod open;
 mod record;
+mod trial;
 
 #[cfg(test)]
 pub(crate) mod testing;

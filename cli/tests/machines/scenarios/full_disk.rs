@@ -39,6 +39,9 @@ pub(super) fn play(directory: &Path) -> Ended {
     until("the replica to be back", || {
         halted(&stage, leader).filter(String::is_empty)
     });
+    // Not now and then while there was no room.
+    let returns = stage.replicas.said(leader, "this replica takes part again");
+    assert_eq!(returns, 1, "replica {leader} came back so often");
     let counts = stage.finish();
     Ended::Well(format!(
         "{why:?}, changes went on after {outage:.1?}; {counts}"

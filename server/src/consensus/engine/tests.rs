@@ -45,7 +45,7 @@ struct Noting {
 impl Store for Noting {
     fn reopen(&mut self) -> Result<(), StorageError> {
         self.reopened += 1;
-        self.storage.reopen()
+        Store::reopen(&mut self.storage)
     }
 
     fn load(&mut self) -> Result<Option<Saved>, StorageError> {

@@ -213,6 +213,24 @@ fn alone_it_leads_again_when_there_is_room_again() {
 }
 
 #[test]
+fn a_file_that_opens_is_not_yet_a_disk_with_room() {
+    let disk = TestDisk::default();
+    let mut engine = engine_on(&disk, 1, 1);
+    disk.leave_room_for(0);
+    let mut tried = 0;
+    while engine.status().halted.is_none() {
+        tried += 1;
+        drop(propose(&mut engine, &format!("i{tried}")));
+    }
+    for _ in 0..400 {
+        engine.round([], 1).expect("works");
+        assert!(engine.status().halted.is_some());
+    }
+    // Not anew each time as if it had worked in between.
+    assert_eq!(engine.parts().store.reopened, 6);
+}
+
+#[test]
 fn it_looks_for_the_disk_ever_more_rarely() {
     let (mut trio, leader) = with_instances(1);
     trio.break_disk(leader, true);
