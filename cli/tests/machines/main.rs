@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, and tells how it went"
 )]
 
+mod bite;
 mod clock;
 mod network;
 mod oracles;

@@ -17,7 +17,7 @@ use crate::record::Event;
 /// Of each kind of broken promise so many are told.
 const TOLD_MAX: usize = 5;
 
-/// A scenario as it was written down.
+/// A scenario as it was told.
 #[derive(Debug)]
 pub(crate) struct History {
     /// Since when all instances were registered.
@@ -28,6 +28,8 @@ pub(crate) struct History {
     pub(crate) end: Operation,
     /// Replicas that nothing happened to.
     pub(crate) steady: Vec<u64>,
+    /// Replicas that lost touch with the others, but nobody else did.
+    pub(crate) answering: Vec<u64>,
     pub(crate) callers: BTreeMap<String, Vec<Event>>,
     pub(crate) scripts: BTreeMap<String, Vec<Event>>,
     pub(crate) reader: Vec<Event>,
@@ -62,14 +64,24 @@ struct Broken(BTreeMap<&'static str, Vec<String>>);
 /// # Panics
 /// When there is one.
 pub(crate) fn check(history: &History) -> Counts {
+    let (broken, counts) = look(history);
+    assert!(broken.0.is_empty(), "{broken}");
+    counts
+}
+
+/// The names of those that are broken.
+pub(crate) fn broken_promises(history: &History) -> Vec<&'static str> {
+    look(history).0.0.into_keys().collect()
+}
+
+fn look(history: &History) -> (Broken, Counts) {
     let mut broken = Broken::default();
     let mut counts = Counts::default();
     order(history, &mut broken, &mut counts);
     routes::check(history, &mut broken);
     calls::check(history, &mut broken, &mut counts);
     views::check(history, &mut broken, &mut counts);
-    assert!(broken.0.is_empty(), "{broken}");
-    counts
+    (broken, counts)
 }
 
 /// The route of a view as `trimtab --output json` shows it.

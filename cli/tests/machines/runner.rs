@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::bite;
 use crate::network;
 use crate::scenarios::{ALL, Ended, Scenario};
 use crate::stalls;
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    bite::show();
     if let Some(reason) = network::forbidden() {
         eprintln!(
             "NOTICE: {} scenarios SKIPPED: no network namespaces here: {reason}",

@@ -69,8 +69,10 @@ pub(crate) struct Stage {
     begun: u64,
     /// Before the scripts began.
     start: Option<Told>,
-    /// Replicas that never stop answering.
+    /// Replicas that never stop answering, and show every change soon.
     pub(crate) steady: Vec<u64>,
+    /// Replicas that never stop answering, be it with what they had.
+    pub(crate) answering: Vec<u64>,
 }
 
 impl Stage {
@@ -109,6 +111,7 @@ impl Stage {
             begun: 0,
             start: None,
             steady: Vec::new(),
+            answering: Vec::new(),
         }
     }
 

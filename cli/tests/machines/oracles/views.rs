@@ -22,8 +22,10 @@ pub(super) fn check(history: &History, broken: &mut Broken, counts: &mut Counts)
     never_back(&shown, &reads, broken);
     the_living_stay(history, &shown, broken);
     the_dead_go(history, &shown, broken);
-    for replica in &history.steady {
+    for replica in history.steady.iter().chain(&history.answering) {
         reads_go_on(*replica, &reads, broken);
+    }
+    for replica in &history.steady {
         watches_go_on(*replica, history, &shown, broken);
     }
 }

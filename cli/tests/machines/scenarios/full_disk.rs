@@ -21,13 +21,15 @@ pub(super) fn play(directory: &Path) -> Ended {
     stage.set();
     let leader = stage.leader();
     let others = stage.replicas.others(&[leader]);
-    stage.steady = stage.replicas.ids();
+    stage.steady = others.clone();
+    stage.answering = vec![leader];
     let ballast = stage.replicas.data_dir(leader).join("ballast");
     fill(&ballast);
     until("the replica to say that it is halted", || {
         halted(&stage, leader).filter(|why| !why.is_empty())
     });
     let why = halted(&stage, leader).unwrap_or_default();
+    let why = why.split(';').next().unwrap_or_default();
     let outage = stage.changes_go_on();
     stage.replicas.leader(&stage.network, &others);
     assert!(

@@ -36,7 +36,7 @@ pub(super) fn play(directory: &Path) -> Ended {
     for other in &others {
         stage.network.plug(&host(*other));
     }
-    stage.steady = vec![kept];
+    stage.answering = vec![kept];
     let acknowledged = stage.changes_within(lost, back);
     assert_eq!(
         acknowledged, 0,

@@ -48,6 +48,7 @@ impl Stage {
             start: self.start.expect("a route"),
             end,
             steady: self.steady,
+            answering: self.answering,
             callers,
             scripts,
             reader,
