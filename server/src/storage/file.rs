@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message as _;
 use redb::{Database, TableDefinition, WriteTransaction};
 use trimtab_proto::internal::v1::{Entry, HardState, Snapshot, SnapshotMetadata};
 
-use super::disk::Failure;
+use super::disk::Notes;
 use super::error::StorageError;
 pub use super::identity::Identity;
 use super::open::Opener;
@@ -80,7 +81,7 @@ pub struct Round<'a> {
 pub struct Storage {
     /// None between two openings.
     pub(super) database: Option<Database>,
-    pub(super) failure: Failure,
+    pub(super) notes: Arc<Notes>,
     pub(super) opener: Opener,
     pub(super) path: PathBuf,
     pub(super) identity: Identity,
@@ -354,7 +355,7 @@ impl Storage {
     /// What the disk said, if it failed.
     pub(super) fn failure(&self, error: &dyn fmt::Display) -> Option<String> {
         match &self.database {
-            Some(_) => self.failure.get().cloned(),
+            Some(_) => self.notes.failure(),
             None => Some(error.to_string()),
         }
     }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
 
-use super::disk::{Disk, Failure, is_of_content};
+use super::disk::{Disk, Notes, is_of_content};
 use super::error::StorageError;
 use super::file::{FILE_NAME, Identity, Staged, Storage};
 use super::offline::refuse_unfinished;
@@ -19,12 +21,13 @@ use super::offline::refuse_unfinished;
 const CACHE_BYTES: usize = 16 << 20;
 
 /// Opens the database. The second time it must be there.
-type Open = Box<dyn FnMut(&Failure) -> Result<Database, DatabaseError> + Send>;
+type Open = Box<dyn FnMut(&Arc<Notes>) -> Result<Database, DatabaseError> + Send>;
 
 /// Where the database is, and the way to it.
 pub(super) struct Opener {
     path: PathBuf,
     open: Open,
+    was_open: bool,
 }
 
 impl fmt::Debug for Opener {
@@ -38,17 +41,18 @@ impl Opener {
     pub(super) fn of_file(path: PathBuf) -> Self {
         let at = path.clone();
         let mut may_make = true;
-        let open = move |failure: &Failure| {
+        let open = move |notes: &Arc<Notes>| {
             // Afterwards, to make one would be to forget everything.
             let file = match std::mem::take(&mut may_make) {
                 true => open_or_make(&at),
                 false => existing(&at),
             };
-            create(FileBackend::new(file?)?, failure)
+            create(FileBackend::new(file?)?, notes)
         };
         Self {
             path,
             open: Box::new(open),
+            was_open: false,
         }
     }
 
@@ -57,7 +61,8 @@ impl Opener {
         let at = path.clone();
         Self {
             path,
-            open: Box::new(move |failure| create(FileBackend::new(existing(&at)?)?, failure)),
+            open: Box::new(move |notes| create(FileBackend::new(existing(&at)?)?, notes)),
+            was_open: false,
         }
     }
 
@@ -69,17 +74,18 @@ impl Opener {
     ) -> Self {
         Self {
             path: name.to_owned(),
-            open: Box::new(move |failure| create(next()?, failure)),
+            open: Box::new(move |notes| create(next()?, notes)),
+            was_open: false,
         }
     }
 
     /// The database, every page of it checked.
-    pub(super) fn open(&mut self) -> Result<(Database, Failure), StorageError> {
-        let Self { path, open } = self;
+    pub(super) fn open(&mut self) -> Result<(Database, Arc<Notes>), StorageError> {
+        let notes = Notes::new(!std::mem::replace(&mut self.was_open, true));
+        let Self { path, open, .. } = self;
         contain(path, || {
-            let failure = Failure::default();
-            let database = open(&failure).map_err(|error| open_error(path, &error))?;
-            Ok((database, failure))
+            let database = open(&notes).map_err(|error| open_error(path, &error, &notes))?;
+            Ok((database, notes))
         })
     }
 }
@@ -134,14 +140,14 @@ impl Storage {
         mut opener: Opener,
         whose: impl FnOnce(&Database, &Path) -> Result<Identity, StorageError>,
     ) -> Result<Self, StorageError> {
-        let (database, failure) = opener.open()?;
+        let (database, notes) = opener.open()?;
         let path = opener.path.clone();
         let name = path.clone();
         contain(&name, || {
             let mut storage = Self {
                 identity: whose(&database, &path)?,
                 database: Some(database),
-                failure,
+                notes,
                 opener,
                 path,
                 last_index: 0,
@@ -161,9 +167,9 @@ impl Storage {
     /// As [`Storage::open`]. Then it stays closed, and may be opened again.
     pub fn reopen(&mut self) -> Result<(), StorageError> {
         self.database = None;
-        let (database, failure) = self.opener.open()?;
+        let (database, notes) = self.opener.open()?;
         self.database = Some(database);
-        self.failure = failure;
+        self.notes = notes;
         self.staged = Staged::default();
         let path = self.path.clone();
         contain(&path, || self.check_or_write_identity())
@@ -175,17 +181,29 @@ impl Storage {
     }
 }
 
-fn create(backend: impl StorageBackend, failure: &Failure) -> Result<Database, DatabaseError> {
+fn create(backend: impl StorageBackend, notes: &Arc<Notes>) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     // After a clean end it would take its pages on trust; a disk may have
     // changed them since.
     builder.set_check_integrity_on_open(true);
-    builder.create_with_backend(Disk::new(backend, failure))
+    builder.create_with_backend(Disk::new(backend, notes))
 }
 
 fn existing(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).open(path)
+    let file = File::options().read(true).write(true).open(path)?;
+    forget_cached(&file);
+    Ok(file)
+}
+
+/// Has the system read from the disk, and not from its memory, where it keeps
+/// what it could not write, and shows it as if it had.
+fn forget_cached(file: &File) {
+    #[cfg(target_os = "linux")]
+    // It may refuse; then what it shows has to do.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 fn open_or_make(path: &Path) -> io::Result<File> {
@@ -201,6 +219,7 @@ fn open_or_make(path: &Path) -> io::Result<File> {
     if is_new {
         sync_names(directory)?;
     }
+    forget_cached(&file);
     Ok(file)
 }
 
@@ -228,7 +247,7 @@ pub(super) fn contain<T>(
     })
 }
 
-fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
+fn open_error(path: &Path, error: &DatabaseError, notes: &Notes) -> StorageError {
     let path = path.to_owned();
     let reason = match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
@@ -241,9 +260,10 @@ fn open_error(path: &Path, error: &DatabaseError) -> StorageError {
         DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => reason.clone(),
         other => other.to_string(),
     };
+    let Range { start, end } = notes.last_read();
     StorageError::Damaged {
         path,
-        what: "the file".to_owned(),
+        what: format!("the file between bytes {start} and {end}"),
         reason,
     }
 }

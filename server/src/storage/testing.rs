@@ -18,6 +18,8 @@ pub(crate) struct TestDisk(Arc<Inner>);
 struct Inner {
     image: Mutex<Image>,
     is_broken: AtomicBool,
+    /// Operations until it breaks.
+    fuse: AtomicU64,
     blocks_max: AtomicU64,
 }
 
@@ -26,6 +28,9 @@ struct Image {
     bytes: Vec<u8>,
     /// Which blocks were ever written: a longer file alone takes no room.
     blocks: BTreeSet<u64>,
+    /// What a power loss leaves, and what it may leave besides.
+    synced: Vec<u8>,
+    unsynced: Vec<(usize, Vec<u8>)>,
 }
 
 impl Default for TestDisk {
@@ -40,8 +45,14 @@ impl TestDisk {
         let blocks = (0..bytes.len() as u64).step_by(BLOCK_BYTES as usize);
         let blocks = blocks.map(|at| at / BLOCK_BYTES).collect();
         Self(Arc::new(Inner {
-            image: Mutex::new(Image { bytes, blocks }),
+            image: Mutex::new(Image {
+                synced: bytes.clone(),
+                bytes,
+                blocks,
+                unsynced: Vec::new(),
+            }),
             is_broken: AtomicBool::new(false),
+            fuse: AtomicU64::new(u64::MAX),
             blocks_max: AtomicU64::new(u64::MAX),
         }))
     }
@@ -49,6 +60,25 @@ impl TestDisk {
     /// From now on, whether every write and sync fails.
     pub(crate) fn set_broken(&self, is_broken: bool) {
         self.0.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+
+    /// Breaks after so many more writes and syncs.
+    pub(crate) fn break_after(&self, operations: u64) {
+        self.0.fuse.store(operations, Ordering::Relaxed);
+    }
+
+    /// What is on it after the power was cut: of what was written since the
+    /// last sync only what `is_kept`, by its number.
+    pub(crate) fn after_power_loss(&self, is_kept: impl Fn(usize) -> bool) -> Vec<u8> {
+        let image = self.image();
+        let mut bytes = image.synced.clone();
+        let unsynced = image.unsynced.iter().enumerate();
+        for (_, (at, data)) in unsynced.filter(|(number, _)| is_kept(*number)) {
+            let end = at + data.len();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[*at..end].copy_from_slice(data);
+        }
+        bytes
     }
 
     /// Leaves room for so many more blocks.
@@ -73,7 +103,11 @@ impl TestDisk {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.0.is_broken.load(Ordering::Relaxed) {
+        let fuse = self.0.fuse.load(Ordering::Relaxed);
+        if fuse != u64::MAX {
+            self.0.fuse.store(fuse.saturating_sub(1), Ordering::Relaxed);
+        }
+        if fuse == 0 || self.0.is_broken.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is on fire"));
         }
         Ok(())
@@ -98,17 +132,24 @@ impl StorageBackend for TestDisk {
         let mut image = self.image();
         image.bytes.resize(len as usize, 0);
         image.blocks.split_off(&len.div_ceil(BLOCK_BYTES));
+        // A file system keeps its lengths in order.
+        image.synced.resize(len as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.check()
+        self.check()?;
+        let mut image = self.image();
+        image.synced = image.bytes.clone();
+        image.unsynced.clear();
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
         let mut image = self.image();
         let max = self.0.blocks_max.load(Ordering::Relaxed);
+        image.unsynced.push((offset as usize, data.to_vec()));
         let mut at = offset;
         for piece in data.chunks(BLOCK_BYTES as usize) {
             let block = at / BLOCK_BYTES;

@@ -507,6 +507,91 @@ fn a_failing_disk_is_an_error_and_not_a_success() {
     }
 }
 
+/// A kill or a power loss at any moment of a round, whatever of its writes is
+/// on the disk then: the round is there as a whole, or not at all.
+#[test]
+fn a_round_that_was_torn_is_cut_off() {
+    let before = TestDisk::default();
+    let mut storage = on(&before).expect("opens");
+    storage
+        .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
+        .expect("founds");
+    append(&mut storage, &entries(2..=5, 2), &hard_state(2, 4)).expect("appends");
+    drop(storage);
+    let (mut torn, mut whole) = (0, 0);
+    for operations in 0..100 {
+        let disk = TestDisk::of(before.bytes());
+        let mut storage = on(&disk).expect("opens");
+        storage.load().expect("loads");
+        disk.break_after(operations);
+        // It replaces some entries and adds others.
+        let done = append(&mut storage, &entries(4..=9, 3), &hard_state(3, 4));
+        let kept: [fn(usize) -> bool; 5] = [
+            |_| false,
+            |_| true,
+            |number| number % 2 == 0,
+            |number| number % 2 == 1,
+            |number| number % 3 == 0,
+        ];
+        for is_kept in kept {
+            let saved = held(disk.after_power_loss(is_kept)).expect("is not damaged");
+            let is_new = saved.hard_state == hard_state(3, 4);
+            let mut expected = entries(2..=if is_new { 3 } else { 5 }, 2);
+            expected.extend(entries(4..=9, 3).into_iter().filter(|_| is_new));
+            assert_eq!(saved.entries, expected, "after {operations} operations");
+            assert!(is_new || done.is_err(), "it was acknowledged");
+            torn += u32::from(!is_new);
+            whole += u32::from(is_new);
+        }
+        if done.is_ok() {
+            break;
+        }
+    }
+    assert!(torn > 10 && whole > 5, "{torn} torn, {whole} whole");
+}
+
+#[test]
+fn a_file_whose_making_was_broken_off_is_made_anew() {
+    for operations in 0..8 {
+        let disk = TestDisk::default();
+        disk.break_after(operations);
+        let error = on(&disk).expect_err("breaks");
+        assert!(error.may_pass(), "{error}");
+        for left in [disk.bytes(), disk.after_power_loss(|_| false)] {
+            let mut storage = on(&TestDisk::of(left)).expect("is made anew");
+            assert_eq!(storage.load().expect("loads"), None);
+        }
+    }
+    // What was used is not, however it begins.
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    let mut bytes = std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    bytes[..4096].fill(0);
+    let error = held(bytes).expect_err("is damaged");
+    assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn damage_is_told_with_its_place() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    drop(founded(directory.path()));
+    let whole = std::fs::read(directory.path().join(FILE_NAME)).expect("reads");
+    let used = (4_096..whole.len()).filter(|at| whole[*at] != 0);
+    let mut told = 0;
+    for at in used.step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        let Err(StorageError::Damaged { what, .. }) = held(damaged) else {
+            continue;
+        };
+        let numbers = what.split(|c: char| !c.is_ascii_digit());
+        let numbers: Vec<usize> = numbers.filter_map(|it| it.parse().ok()).collect();
+        assert!(numbers[0] <= at && at < numbers[1], "{what}, not {at}");
+        told += 1;
+    }
+    assert!(told > 10, "{told} were found");
+}
+
 #[test]
 fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
     let disk = TestDisk::default();
