@@ -13,3 +13,6 @@ pub mod header;
 pub mod restore;
 pub mod survey;
 pub mod target;
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub mod snapshot;
 pub mod start;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod ticker;
 pub mod transfer;
 

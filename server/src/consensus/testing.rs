@@ -9,7 +9,7 @@ use trimtab_registry::name::{Address, GroupName, InstanceId, ServiceName, Zone};
 use super::membership::{Member, Membership};
 
 /// A registration that is never refused.
-pub(super) fn register(service: &str, instance: &str) -> Command {
+pub(crate) fn register(service: &str, instance: &str) -> Command {
     Command::Register(Register {
         service: ServiceName::parse(service).expect("a name"),
         instance: InstanceSpec {

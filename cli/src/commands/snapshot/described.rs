@@ -165,7 +165,12 @@ impl Described {
         let members: Vec<String> = members
             .map(|member| format!("{}={}", member.id, member.address))
             .collect();
-        line("members", &members.join(", "));
+        let members = members.join(", ");
+        match self.snapshot_index {
+            // Who they are is not followed through the log.
+            Some(index) => line("members", &format!("{members} (as of index {index})")),
+            None => line("members", &members),
+        }
         line("contents", &self.contents());
         text
     }
