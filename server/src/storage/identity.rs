@@ -1,8 +1,9 @@
 //! Whose data it is: checked before anything else in the file is believed.
 
 use std::fmt;
+use std::path::Path;
 
-use redb::ReadableTable as _;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableError};
 
 use super::error::StorageError;
 use super::file::{FORMAT, KEY_FORMAT, KEY_IDENTITY, LOG, META, SNAPSHOT, Storage};
@@ -123,4 +124,29 @@ impl Storage {
             expected: self.identity,
         })
     }
+}
+
+/// Whose data a database holds. One that holds nothing is damaged.
+pub(super) fn identity_in(database: &Database, path: &Path) -> Result<Identity, StorageError> {
+    let read = |error: &dyn fmt::Display| StorageError::Read {
+        path: path.to_owned(),
+        what: "the identity",
+        reason: error.to_string(),
+    };
+    let damaged = |reason: &str| StorageError::Damaged {
+        path: path.to_owned(),
+        what: "the identity".to_owned(),
+        reason: reason.to_owned(),
+    };
+    let transaction = database.begin_read().map_err(|e| read(&e))?;
+    let meta = transaction.open_table(META).map_err(|error| match &error {
+        TableError::TableDoesNotExist(_) => damaged("it is missing"),
+        error => read(error),
+    })?;
+    let record = meta
+        .get(KEY_IDENTITY)
+        .map_err(|e| read(&e))?
+        .ok_or_else(|| damaged("it is missing"))?;
+    let payload = unseal(KEY_IDENTITY, record.value()).map_err(|reason| damaged(&reason))?;
+    Identity::from_payload(payload).ok_or_else(|| damaged("it has another length"))
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prost::Message as _;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{ReadableDatabase as _, ReadableTable as _};
 use trimtab_proto::internal::v1::{HardState, Snapshot};
 
 use super::error::StorageError;
-use super::file::{FILE_NAME, Identity, KEY_IDENTITY, LOG, META, Storage};
+use super::file::{FILE_NAME, Identity, LOG, META, Storage};
+use super::identity::identity_in;
 use super::open::{Opener, contain, sync_names};
 use super::record::{seal, unseal};
 
@@ -141,28 +142,7 @@ fn create(path: &Path, identity: Identity) -> Result<Storage, StorageError> {
 }
 
 fn open(path: PathBuf) -> Result<Storage, StorageError> {
-    Storage::with_opener(Opener::of_existing(path), identity)
-}
-
-fn identity(database: &Database, path: &Path) -> Result<Identity, StorageError> {
-    let read = |error: &dyn std::fmt::Display| StorageError::Read {
-        path: path.to_owned(),
-        what: "the identity",
-        reason: error.to_string(),
-    };
-    let damaged = |reason: &str| StorageError::Damaged {
-        path: path.to_owned(),
-        what: "the identity".to_owned(),
-        reason: reason.to_owned(),
-    };
-    let transaction = database.begin_read().map_err(|e| read(&e))?;
-    let meta = transaction.open_table(META).map_err(|e| read(&e))?;
-    let record = meta
-        .get(KEY_IDENTITY)
-        .map_err(|e| read(&e))?
-        .ok_or_else(|| damaged("it is missing"))?;
-    let payload = unseal(KEY_IDENTITY, record.value()).map_err(|reason| damaged(&reason))?;
-    Identity::from_payload(payload).ok_or_else(|| damaged("it has another length"))
+    Storage::with_opener(Opener::of_existing(path), identity_in)
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {

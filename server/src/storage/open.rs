@@ -14,6 +14,7 @@ use redb::{Database, DatabaseError, StorageBackend};
 use super::disk::{Disk, Notes, is_of_content};
 use super::error::StorageError;
 use super::file::{FILE_NAME, Identity, Staged, Storage};
+use super::identity::identity_in;
 use super::offline::refuse_unfinished;
 
 /// What the database may keep of its pages in memory. Small, because the log
@@ -168,11 +169,18 @@ impl Storage {
     pub fn reopen(&mut self) -> Result<(), StorageError> {
         self.database = None;
         let (database, notes) = self.opener.open()?;
+        let found = contain(&self.path, || identity_in(&database, &self.path))?;
+        if found != self.identity {
+            return Err(StorageError::OtherIdentity {
+                path: self.path.clone(),
+                found,
+                expected: self.identity,
+            });
+        }
         self.database = Some(database);
         self.notes = notes;
         self.staged = Staged::default();
-        let path = self.path.clone();
-        contain(&path, || self.check_or_write_identity())
+        Ok(())
     }
 
     pub(super) fn database(&self) -> Result<&Database, redb::StorageError> {

@@ -616,6 +616,38 @@ fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
 }
 
 #[test]
+fn another_disk_is_not_taken_for_the_one_that_failed() {
+    let others = [
+        Identity { disk_id: 9, ..ME },
+        Identity {
+            replica_id: 2,
+            ..ME
+        },
+        Identity {
+            cluster_id: 8,
+            ..ME
+        },
+    ];
+    for other in others {
+        let name = Path::new("one after the other");
+        let theirs = TestDisk::default();
+        drop(Storage::open_with_backend(name, theirs.clone(), other).expect("opens"));
+        let mut disks = vec![theirs, TestDisk::default()];
+        let next = move || disks.pop().ok_or_else(|| std::io::Error::other("no more"));
+        let mut storage = Storage::open_on_disks(name, next, ME).expect("opens");
+        storage
+            .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
+            .expect("founds");
+        let error = storage.reopen().expect_err("is another's");
+        assert!(
+            matches!(error, StorageError::OtherIdentity { .. }),
+            "{error}"
+        );
+        assert!(!error.may_pass());
+    }
+}
+
+#[test]
 fn a_file_that_is_gone_is_not_made_anew() {
     let directory = tempfile::tempdir().expect("tempdir");
     let mut storage = founded(directory.path());

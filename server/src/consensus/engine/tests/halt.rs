@@ -259,8 +259,11 @@ fn a_disk_that_comes_back_without_what_was_promised_ends_the_replica() {
         disk.set_broken(false);
         disk.replace(if forgets_all { Vec::new() } else { old });
         let ended = (0..20).find_map(|_| engine.round([], 1).err());
-        let forgotten = matches!(ended, Some(FatalError::Forgotten { .. }));
-        assert!(forgotten, "{ended:?}");
+        let ended = ended.expect("does not go on");
+        match forgets_all {
+            true => assert!(matches!(ended, FatalError::Storage(_)), "{ended}"),
+            false => assert!(matches!(ended, FatalError::Forgotten { .. }), "{ended}"),
+        }
     }
 }
 
