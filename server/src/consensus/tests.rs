@@ -2,4 +2,5 @@
 
 mod alone;
 mod cluster;
+mod lost_leases;
 mod recorder;

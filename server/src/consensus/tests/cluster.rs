@@ -141,7 +141,7 @@ impl Drop for Running {
     }
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     listeners: BTreeMap<u64, TcpListener>,
     members: BTreeMap<u64, String>,
     directories: BTreeMap<u64, TempDir>,
@@ -151,7 +151,7 @@ struct Cluster {
 
 impl Cluster {
     /// Three replicas; those in `waiting` are not started yet.
-    async fn start(waiting: &[u64]) -> Self {
+    pub(super) async fn start(waiting: &[u64]) -> Self {
         let mut listeners = BTreeMap::new();
         let mut members = BTreeMap::new();
         for id in 1..=3 {
@@ -239,11 +239,11 @@ impl Cluster {
         self.members.iter().map(member).collect()
     }
 
-    fn at(&self, id: u64) -> Handle {
+    pub(super) fn at(&self, id: u64) -> Handle {
         self.running[&id].handle.clone()
     }
 
-    async fn leader(&self) -> u64 {
+    pub(super) async fn leader(&self) -> u64 {
         let (_, first) = self.running.iter().next().expect("one runs");
         until(&first.handle, |status| status.has_leader())
             .await
@@ -257,7 +257,7 @@ impl Cluster {
     }
 
     /// Ends a replica without a word to anyone, as a killed process does.
-    fn kill(&mut self, id: u64) {
+    pub(super) fn kill(&mut self, id: u64) {
         drop(self.running.remove(&id).expect("it runs"));
     }
 
