@@ -15,9 +15,10 @@ use trimtab_registry::revision::Position;
 use trimtab_registry::state::Registry;
 
 use super::brake::{Brake, Scope};
-use super::{Judge, LeaseClock, LeaseSettings, LeaseTime, Leases};
+use super::{Judge, LeaseSettings, LeaseTime, Leases};
 
 mod brake;
+mod clock;
 mod journal;
 mod random;
 
@@ -415,38 +416,4 @@ fn leases_that_end_are_forgotten() {
     let leases = &leader.leases;
     assert!(leases.is_empty() && leases.agenda.is_empty());
     assert!(leases.wards.is_empty() && leases.restless.is_empty());
-}
-
-#[test]
-fn a_step_that_comes_late_judges_nothing() {
-    let mut leader = Leader::new();
-    let keys = leader.register_many("catalog", 2);
-    let mut judge = Judge::default();
-    judge.restored(&leader.registry);
-    judge.leads_in(Some(TERM));
-    let on_time = Duration::from_millis(100);
-    for _ in 0..99 {
-        assert!(judge.judge(on_time).is_none());
-    }
-    // They would be suspect now; but both renewed while the process stalled.
-    assert!(judge.judge(Duration::from_millis(250)).is_none());
-    assert_eq!(judge.renew(HERE, &keys), Some(Vec::new()));
-    assert!(judge.judge(on_time).is_none());
-
-    // A machine that is always late is no stall.
-    let mut judged = None;
-    for _ in 0..200 {
-        judged = judged.or(judge.judge(Duration::from_millis(160)));
-    }
-    assert!(judged.is_some());
-}
-
-#[test]
-fn a_stopped_process_does_not_see_all_leases_overdue() {
-    let mut clock = LeaseClock::default();
-    let before = clock.now();
-    let after = clock.advance(Duration::from_secs(3_600));
-    assert_eq!(after, before.after(LeaseClock::STEP_MAX));
-    let step = Duration::from_millis(100);
-    assert_eq!(clock.advance(step), after.after(step));
 }
