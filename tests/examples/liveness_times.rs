@@ -1,7 +1,7 @@
 //! Measures how long it takes from an instance's death until callers avoid it, views call it SUSPECT, and it is removed.
 //!
 //! ```text
-//! cargo run -p trimtab-tests --example liveness_times
+//! cargo run -p trimtab-tests --example liveness_times            # or only some: kill, stop, cut
 //! ```
 //!
 //! Three replicas and the callers run in this process, each instance that is
@@ -71,6 +71,15 @@ impl Death {
             Death::CutOff => "network cut",
         }
     }
+
+    /// As an argument of this program.
+    fn named(self) -> String {
+        match self {
+            Death::Killed => "kill".to_owned(),
+            Death::Stopped => "stop".to_owned(),
+            Death::CutOff => "cut".to_owned(),
+        }
+    }
 }
 
 fn main() {
@@ -90,7 +99,8 @@ fn main() {
         (None, true) => {
             let program = std::env::current_exe().expect("this program");
             let mut inside = Command::new("unshare");
-            let error = inside.arg("-n").arg(program).env(INSIDE, "1").exec();
+            inside.arg("-n").arg(program).args(&arguments[1..]);
+            let error = inside.env(INSIDE, "1").exec();
             panic!("unshare: {error}");
         }
         (None, false) => eprintln!("NOTICE: no cut network: it takes Linux, root and iptables"),
@@ -99,6 +109,7 @@ fn main() {
         "| death | last call that failed begun after | calls that failed, of 50 a second | SUSPECT after | removed after |"
     );
     println!("|---|---|---|---|---|");
+    deaths.retain(|death| arguments.len() < 2 || arguments.contains(&death.named()));
     for death in deaths {
         println!("{}", runtime.block_on(measure(death)));
     }
@@ -178,6 +189,11 @@ impl Victim {
                     "DROP",
                 ];
                 run("iptables", &rule);
+                // What the kernel says for a socket that was closed has no owner.
+                for port in ports_of(&user) {
+                    let rule = ["-A", "OUTPUT", "-p", "tcp", "--sport", &port, "-j", "DROP"];
+                    run("iptables", &rule);
+                }
             }
         }
         self.died = Instant::now();
@@ -190,6 +206,19 @@ impl Drop for Victim {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The ports that a user's sockets have, as the kernel lists them.
+fn ports_of(user: &str) -> Vec<String> {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let fields = sockets.lines().skip(1).map(str::split_whitespace);
+    let port = |mut fields: std::str::SplitWhitespace<'_>| {
+        let (_, port) = fields.nth(1)?.split_once(':')?;
+        let is_his = fields.nth(5)? == user;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        is_his.then(|| port.to_string())
+    };
+    fields.filter_map(port).collect()
 }
 
 /// When views first called the victim SUSPECT, and first were without it.
