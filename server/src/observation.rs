@@ -207,6 +207,7 @@ impl Observer {
         let mut observation = self.local(services);
         let request = ObserveRequest {
             services: services.iter().map(ToString::to_string).collect(),
+            ..ObserveRequest::default()
         };
         let others = self.peers.ids();
         let answers = join_all(

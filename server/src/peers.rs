@@ -316,7 +316,8 @@ impl Peers {
         error::within(RENEW_TIMEOUT, peer.id, &peer.contact.address, call).await
     }
 
-    /// What a peer's watchers confirmed and reported.
+    /// What a peer's watchers confirmed and reported. The cluster id is filled
+    /// in.
     ///
     /// # Errors
     ///
@@ -327,6 +328,10 @@ impl Peers {
         request: ObserveRequest,
     ) -> Result<ObserveResponse, PeerError> {
         let peer = self.peer(id)?;
+        let request = ObserveRequest {
+            cluster_id: self.inner.own.cluster_id,
+            ..request
+        };
         let mut client = peer.calls.clone();
         let call = client.observe(request);
         error::within(OBSERVE_TIMEOUT, peer.id, &peer.contact.address, call).await
@@ -339,8 +344,11 @@ impl Peers {
     /// When the peer cannot be reached or refuses.
     pub async fn replica_status(&self, id: u64) -> Result<ReplicaStatusResponse, PeerError> {
         let peer = self.peer(id)?;
+        let request = ReplicaStatusRequest {
+            cluster_id: self.inner.own.cluster_id,
+        };
         let mut client = peer.calls.clone();
-        let call = client.replica_status(ReplicaStatusRequest {});
+        let call = client.replica_status(request);
         error::within(STATUS_TIMEOUT, peer.id, &peer.contact.address, call).await
     }
 

@@ -315,7 +315,11 @@ async fn the_survivor_of_a_lost_quorum_becomes_a_new_cluster_that_all_follow() {
     confirmed(&operator, rolled_back).await;
     caller.is_answered_by("v1").await;
     let status = cluster.operator_of(1).cluster_status().await;
-    assert!(!status.expect("answers").has_quorum);
+    let status = status.expect("answers");
+    assert!(!status.has_quorum);
+    let other = status.replicas.iter().find(|replica| replica.id == 3);
+    let other = other.expect("a member once");
+    assert!(!other.reachable && other.error.contains("belongs to cluster"));
     let status = operator.cluster_status().await.expect("answers");
     assert_eq!(status.replicas.len(), 1);
 

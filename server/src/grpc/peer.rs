@@ -151,6 +151,7 @@ impl Peer for PeerService {
         request: Request<ObserveRequest>,
     ) -> Result<Response<ObserveResponse>, Status> {
         let request = request.into_inner();
+        self.check_cluster(request.cluster_id)?;
         if request.services.len() > SERVICES_PER_CHANGE_MAX {
             return Err(of_invalid(Invalid::new(
                 "services",
@@ -218,8 +219,9 @@ impl Peer for PeerService {
 
     async fn replica_status(
         &self,
-        _request: Request<ReplicaStatusRequest>,
+        request: Request<ReplicaStatusRequest>,
     ) -> Result<Response<ReplicaStatusResponse>, Status> {
+        self.check_cluster(request.into_inner().cluster_id)?;
         Ok(Response::new(ReplicaStatusResponse {
             status: Some(own_status(&self.context).await),
         }))
