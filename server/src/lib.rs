@@ -16,6 +16,7 @@ pub mod observation;
 pub mod peers;
 pub mod publish;
 pub mod relay;
+mod removal;
 pub mod renewals;
 pub mod storage;
 pub mod views;

@@ -36,6 +36,7 @@ use crate::peers::error::PeerError;
 use crate::peers::{Contact, MESSAGE_BYTES_MAX, Own, Peers};
 use crate::publish::Publisher;
 use crate::relay;
+use crate::removal;
 use crate::renewals::Renewals;
 use crate::storage::error::StorageError;
 use crate::storage::file::{FILE_NAME, Identity, Storage};
@@ -121,9 +122,13 @@ impl Node {
         let fresh = Identity::of_new(config.id, rand::random());
         let mut storage = Storage::open(&config.data_dir, fresh)?;
         let gauge = Gauge::new(storage.path().to_owned());
-        let advertised = config.advertise();
-        let listener = enrol(listener, &mut storage, advertised, &config.way()).await?;
-        let own = own(&storage, advertised);
+        // Port 0 has the system choose one: others need to know which.
+        let advertised = match config.advertise() {
+            chosen if chosen.ends_with(":0") => address.to_string(),
+            advertised => advertised.to_owned(),
+        };
+        let listener = enrol(listener, &mut storage, &advertised, &config.way()).await?;
+        let own = own(&storage, &advertised);
         let peers = Peers::new(own, config.members.clone())?;
         let views = Views::new(encode_view);
         let watchers = Arc::new(Watchers::default());
@@ -176,6 +181,9 @@ impl Node {
         tasks.spawn(Arc::clone(&keeper).run(handle.clone(), closing.clone()));
         tasks.spawn(relay.run(keeper, handle, peers, closing.clone()));
         tasks.spawn(keep_contact(Arc::clone(&context.observer), closing.clone()));
+        let cut_off = context.cut_off.clone();
+        let (handle, peers) = (context.handle.clone(), context.peers.clone());
+        tasks.spawn(removal::find_out(handle, peers, cut_off, closing.clone()));
         tasks.spawn(notice_cuts(context.handle.status(), cuts, closing.clone()));
         tasks.close();
         let server = tokio::spawn(serve(listener, context.clone(), closing.clone()));

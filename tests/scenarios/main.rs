@@ -11,5 +11,6 @@ mod brake;
 mod forwarding;
 mod guards;
 mod liveness;
+mod members;
 mod recovery;
 mod watching;

@@ -107,6 +107,70 @@ impl Cluster {
         std::fs::remove_dir_all(self.data_dir(id)).expect("removed");
     }
 
+    /// Sets an address aside for a replica that comes later; until then
+    /// nobody listens there.
+    ///
+    /// # Panics
+    /// When the machine has no port to spare.
+    pub fn reserve(&mut self, id: u64) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        self.addresses.insert(id, address);
+        address
+    }
+
+    /// Starts a replica with an empty directory that waits to be taken in, has
+    /// it taken in without a vote, and waits until it serves.
+    ///
+    /// # Panics
+    /// When that is refused, or it has no address ([`Cluster::reserve`]).
+    pub async fn join(&mut self, id: u64) {
+        let config = self.joining(id);
+        let starting = tokio::spawn(Node::start(config));
+        let operator = self.operator();
+        let address = self.address(id).to_string();
+        let added = eventually(
+            "the newcomer answers and is taken in",
+            async || {
+                operator
+                    .add_replica(&address)
+                    .await
+                    .map_err(|e| e.to_string())
+            },
+            Result::is_ok,
+        )
+        .await;
+        assert_eq!(added.map(|added| added.change.id), Ok(id));
+        let node = starting.await.expect("no panic").expect("replica starts");
+        node.ready().await.expect("it serves");
+        self.running.insert(id, node);
+    }
+
+    /// How a replica is started that is to be taken in.
+    pub fn joining(&self, id: u64) -> Config {
+        let mut config = self.config(id);
+        config.members.retain(|member, _| *member == id);
+        let others = self.running.keys();
+        config.join = others.map(|id| self.addresses[id].to_string()).collect();
+        config
+    }
+
+    /// How a founder is started.
+    pub fn founding(&self, id: u64) -> Config {
+        self.config(id)
+    }
+
+    /// Waits until a running replica stops by itself, and tells why.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn ended(&mut self, id: u64) -> String {
+        let node = self.running.remove(&id).expect("it runs");
+        let why = node.failed().await;
+        node.shutdown().await;
+        why
+    }
+
     /// Starts a stopped replica from its directory, at its old address.
     ///
     /// # Panics

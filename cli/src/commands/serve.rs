@@ -14,13 +14,15 @@ use crate::output::Output;
 use crate::signals::{asked_to_stop, stdin_lines};
 
 pub(crate) const EXAMPLES: &str = "\
-Without arguments: one replica on loopback. It prints one line when it serves. Log lines go to
+Without arguments: one replica on loopback. Those of --peers found a cluster when all are there.
+With --join it waits for `trimtab cluster add`. It prints one line when it serves. Log lines go to
 stderr; TRIMTAB_LOG says which, for example info or trimtab_server=debug.
 
 Examples:
   trimtab serve
   trimtab serve --config /etc/trimtab.toml
-  trimtab serve --id 1 --peers 1=127.0.0.1:7071,2=127.0.0.1:7072,3=127.0.0.1:7073";
+  trimtab serve --id 1 --peers 1=127.0.0.1:7071,2=127.0.0.1:7072,3=127.0.0.1:7073
+  trimtab serve --id 4 --listen 127.0.0.1:7074 --join 127.0.0.1:7071,127.0.0.1:7072";
 
 /// What is logged unless TRIMTAB_LOG says otherwise.
 const LOG_DEFAULT: &str = "warn,trimtab_server=info";

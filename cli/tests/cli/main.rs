@@ -15,6 +15,7 @@ mod demo;
 mod errors;
 mod golden;
 mod help;
+mod members;
 mod paused;
 mod process;
 mod questions;

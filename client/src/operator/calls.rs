@@ -42,8 +42,8 @@ const PAGES_MAX: usize = 200;
 /// same [`request_id`](ChangeOptions::request_id).
 #[derive(Debug, Clone)]
 pub struct Operator {
-    cluster: Cluster,
-    deadline: Duration,
+    pub(super) cluster: Cluster,
+    pub(super) deadline: Duration,
 }
 
 impl Operator {

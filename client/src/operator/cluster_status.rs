@@ -60,6 +60,8 @@ pub struct ReplicaStatus {
     pub reachable: bool,
     /// What it is in the consensus group.
     pub role: ReplicaRole,
+    /// Has it no vote? It gets everything, and serves reads and watches.
+    pub is_learner: bool,
     /// Its term.
     pub term: u64,
     /// The last log position known to be committed.

@@ -364,6 +364,7 @@ fn replica_status(wire: wire::ReplicaStatus, newest: u64) -> ReplicaStatus {
         renewal_streams: wire.renewal_streams,
         uptime: wire.uptime.and_then(duration).unwrap_or_default(),
         version: wire.version,
+        is_learner: wire.is_learner,
         error: wire.error,
         leases: wire.leases,
         suspect: wire.suspect,

@@ -19,6 +19,7 @@ mod stubs;
 pub mod brake;
 pub mod change;
 pub mod cluster_status;
+pub mod members;
 pub mod receipts;
 pub mod service_status;
 pub mod snapshot;

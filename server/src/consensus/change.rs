@@ -1,6 +1,7 @@
 //! Changes of members: what may be asked, how it stands in the log, why it is refused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -191,8 +192,16 @@ pub enum HandOverError {
         id: u64,
     },
     /// There is no one.
-    #[error("no other voter can be reached to hand leadership to")]
+    #[error("no other replica has a vote, so none can lead; add one and promote it first")]
     NoSuccessor,
+    /// It did not take it in time.
+    #[error("{} did not take the leadership within {} ms: see with `trimtab cluster status` whether it can be reached and has caught up", .to.map_or("no other replica".to_owned(), |id| format!("replica {id}")), .after.as_millis())]
+    NotTaken {
+        /// Whom it was meant for; `None`: whoever is next.
+        to: Option<u64>,
+        /// How long was waited.
+        after: Duration,
+    },
 }
 
 fn list(ids: &[u64]) -> String {

@@ -1,6 +1,6 @@
 //! Whom a replica has heard of late, counted in ticks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// When each member was last heard of.
 #[derive(Debug)]
@@ -9,6 +9,8 @@ pub(super) struct Hearing {
     /// Ticks of silence after which a member counts as not heard of.
     patience: u64,
     heard: BTreeMap<u64, u64>,
+    /// Messages to these were lost, and nothing was heard of them since.
+    lost: BTreeSet<u64>,
 }
 
 impl Hearing {
@@ -19,6 +21,7 @@ impl Hearing {
             now: 0,
             patience: 2 * election_ticks as u64,
             heard: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -28,6 +31,17 @@ impl Hearing {
 
     pub(super) fn hear(&mut self, member: u64) {
         self.heard.insert(member, self.now);
+        self.lost.remove(&member);
+    }
+
+    /// A message to it was lost.
+    pub(super) fn lose(&mut self, member: u64) {
+        self.lost.insert(member);
+    }
+
+    /// Whether it was heard of lately, and no message to it was lost since.
+    pub(super) fn reaches(&self, member: u64) -> bool {
+        self.hears(member) && !self.lost.contains(&member)
     }
 
     /// Whether it was heard of lately.
@@ -39,5 +53,6 @@ impl Hearing {
     /// Forgets all but these.
     pub(super) fn retain(&mut self, is_member: impl Fn(u64) -> bool) {
         self.heard.retain(|member, _| is_member(*member));
+        self.lost.retain(|member| is_member(*member));
     }
 }

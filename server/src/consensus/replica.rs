@@ -225,6 +225,7 @@ impl Replica {
 
     /// A message to this peer was lost.
     pub fn report_unreachable(&mut self, peer: u64) {
+        self.hearing.lose(peer);
         self.node.report_unreachable(peer);
     }
 

@@ -119,7 +119,7 @@ pub(super) fn judge_join(own: &Newcomer, answers: &[Answer]) -> Result<Verdict, 
     }
     if members.any(|answer| answer.known_disk != 0) {
         return Ok(Verdict::Wait(format!(
-            "replica {} is known there with another data directory: if that one is lost, `trimtab cluster remove {}` first, then `trimtab cluster add {}`",
+            "replica {} to be forgotten, which is known there with another data directory: if that one is lost, `trimtab cluster remove {}` first, then `trimtab cluster add {}`",
             own.id, own.id, own.address
         )));
     }
@@ -128,9 +128,9 @@ pub(super) fn judge_join(own: &Newcomer, answers: &[Answer]) -> Result<Verdict, 
         .filter_map(|answer| answer.as_ref().err().map(String::as_str))
         .collect();
     Ok(Verdict::Wait(match silent.len() == answers.len() {
-        true => silent.join("; "),
+        true => format!("a member to answer: {}", silent.join("; ")),
         false => format!(
-            "to be taken in: ask a member with `trimtab cluster add {}`",
+            "a member to take it in: `trimtab cluster add {}`",
             own.address
         ),
     }))

@@ -7,11 +7,14 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use trimtab_proto::v1::cluster_server::Cluster;
 use trimtab_proto::v1::{
-    ReplicaRole, ReplicaStatus, SaveSnapshotRequest, StatusRequest, StatusResponse,
+    AddReplicaRequest, AddReplicaResponse, PromoteReplicaRequest, PromoteReplicaResponse,
+    RemoveReplicaRequest, RemoveReplicaResponse, ReplicaRole, ReplicaStatus, SaveSnapshotRequest,
+    StatusRequest, StatusResponse, TransferLeadershipRequest, TransferLeadershipResponse,
 };
 
 use super::brakes;
 use super::context::Context;
+use super::members;
 use super::snapshot::{self, SAVES_MAX, SnapshotStream};
 use crate::consensus::status::{ConsensusStatus, Role};
 use crate::convert;
@@ -78,6 +81,7 @@ pub(super) async fn own_status(context: &Context) -> ReplicaStatus {
         snapshot_bytes: status.snapshot_bytes,
         data_bytes: space.data_bytes,
         disk_free_bytes: space.free_bytes,
+        is_learner: status.members.is_learner(status.id),
     }
 }
 
@@ -115,6 +119,9 @@ impl Cluster for ClusterService {
             }
         }
         replicas.push(own_status(context).await);
+        for replica in &mut replicas {
+            replica.is_learner = consensus.members.is_learner(replica.id);
+        }
         replicas.sort_by_key(|replica| replica.id);
         Ok(Response::new(StatusResponse {
             leader_id: consensus.leader().unwrap_or_default(),
@@ -123,6 +130,34 @@ impl Cluster for ClusterService {
             replicas,
             answered_by: context.id,
         }))
+    }
+
+    async fn add_replica(
+        &self,
+        request: Request<AddReplicaRequest>,
+    ) -> Result<Response<AddReplicaResponse>, Status> {
+        members::at_leader(&self.context, request).await
+    }
+
+    async fn promote_replica(
+        &self,
+        request: Request<PromoteReplicaRequest>,
+    ) -> Result<Response<PromoteReplicaResponse>, Status> {
+        members::at_leader(&self.context, request).await
+    }
+
+    async fn remove_replica(
+        &self,
+        request: Request<RemoveReplicaRequest>,
+    ) -> Result<Response<RemoveReplicaResponse>, Status> {
+        members::at_leader(&self.context, request).await
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<TransferLeadershipRequest>,
+    ) -> Result<Response<TransferLeadershipResponse>, Status> {
+        members::at_leader(&self.context, request).await
     }
 
     type SaveSnapshotStream = SnapshotStream;
@@ -141,9 +176,9 @@ fn alarms(consensus: &ConsensusStatus, replicas: &[ReplicaStatus]) -> Vec<String
     let mut alarms = Vec::new();
     if consensus.leader().is_none() {
         alarms.push(format!(
-            "replica {} hears of no leader: nothing can be changed until most of the {} replicas reach each other",
+            "replica {} hears of no leader: nothing can be changed until most of the {} replicas that vote reach each other",
             consensus.id,
-            replicas.len()
+            replicas.iter().filter(|replica| !replica.is_learner).count()
         ));
     }
     let newest = replicas.iter().map(|replica| replica.commit_index).max();

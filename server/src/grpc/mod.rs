@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod context;
 mod describe;
 pub mod discovery;
+mod members;
 pub mod peer;
 mod receipts;
 pub mod registration;

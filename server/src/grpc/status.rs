@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::{Invalid, Rejection};
 
-use crate::consensus::change::ChangeError;
+use crate::consensus::change::{ChangeError, HandOverError};
 use crate::consensus::error::{DeliverError, ProposeError};
 use crate::consensus::transfer::TransferError;
 
@@ -68,6 +68,17 @@ fn of_change_error(error: &ChangeError) -> Code {
         | ChangeError::Leads { .. }
         | ChangeError::LosesQuorum { .. } => Code::FailedPrecondition,
     }
+}
+
+/// Leadership that stays where it is.
+pub(crate) fn of_hand_over_error(error: &HandOverError) -> Status {
+    let code = match error {
+        HandOverError::NotLeader => Code::Unavailable,
+        HandOverError::NotAVoter { .. }
+        | HandOverError::NoSuccessor
+        | HandOverError::NotTaken { .. } => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// A peer's messages that were not taken.

@@ -18,7 +18,7 @@ pub enum PeerError {
         id: u64,
     },
     /// An address cannot be one.
-    #[error("the address {address:?} of replica {id} is not host:port: {reason}")]
+    #[error("the address {address:?} of {} is not host:port: {reason}", who(*.id))]
     Address {
         /// The member.
         id: u64,
@@ -28,7 +28,7 @@ pub enum PeerError {
         reason: String,
     },
     /// It speaks another version of the protocol.
-    #[error("replica {id} at {address}: {source}")]
+    #[error("{} at {address}: {source}", who(*.id))]
     Protocol {
         /// The peer.
         id: u64,
@@ -41,7 +41,7 @@ pub enum PeerError {
     #[error("peers can only be reached from within a Tokio runtime")]
     NoRuntime,
     /// No connection: the peer never saw the request.
-    #[error("replica {id} at {address} cannot be reached: {reason}")]
+    #[error("{} at {address} cannot be reached: {reason}", who(*.id))]
     NotSent {
         /// The peer.
         id: u64,
@@ -51,7 +51,7 @@ pub enum PeerError {
         reason: String,
     },
     /// The peer answered with an error.
-    #[error("replica {id} at {address} refused: {}", .status.message())]
+    #[error("{} at {address} refused: {}", who(*.id), .status.message())]
     Refused {
         /// The peer.
         id: u64,
@@ -61,7 +61,7 @@ pub enum PeerError {
         status: Box<Status>,
     },
     /// The answer was lost or late: the peer may have done it.
-    #[error("replica {id} at {address} did not answer: {reason}")]
+    #[error("{} at {address} did not answer: {reason}", who(*.id))]
     Lost {
         /// The peer.
         id: u64,
@@ -76,6 +76,14 @@ impl PeerError {
     /// Whether the peer surely never saw the request.
     pub fn happened_not(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Lost { .. })
+    }
+}
+
+/// Of one that is asked for its id, only the address is known.
+fn who(id: u64) -> String {
+    match id {
+        0 => "the replica".to_owned(),
+        id => format!("replica {id}"),
     }
 }
 

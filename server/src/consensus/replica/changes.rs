@@ -115,7 +115,7 @@ impl Replica {
         let voters = self.roles().voters.iter().copied();
         voters
             .filter(|id| *id != self.id())
-            .max_by_key(|id| (self.hearing.hears(*id), self.matched(*id)))
+            .max_by_key(|id| (self.hearing.reaches(*id), self.matched(*id)))
     }
 
     /// Entries that a member lacks, as far as this leader knows; its own log's
@@ -186,12 +186,12 @@ impl Replica {
                 return Err(ChangeError::NotAVoter { id: replaced });
             }
         }
-        if !self.hearing.hears(id) {
-            return Err(ChangeError::NotHeard { id });
-        }
         let behind = self.lag_of(id);
         if behind > PROMOTE_LAG_MAX {
             return Err(ChangeError::Behind { id, behind });
+        }
+        if !self.hearing.reaches(id) {
+            return Err(ChangeError::NotHeard { id });
         }
         voters.retain(|voter| Some(*voter) != replacing);
         voters.push(id);
@@ -229,7 +229,7 @@ impl Replica {
         let unreachable: Vec<u64> = voters
             .iter()
             .copied()
-            .filter(|id| *id != own && !self.hearing.hears(*id))
+            .filter(|id| *id != own && !self.hearing.reaches(*id))
             .collect();
         let needed = voters.len() / 2 + 1;
         let reachable = voters.len() - unreachable.len();

@@ -338,6 +338,9 @@ fn a_learner_gets_a_vote_only_when_it_has_caught_up_and_is_heard() {
         panic!("{behind:?}");
     };
     assert!(behind >= 1_000);
+    cluster.heal();
+    cluster.tick(5);
+    cluster.isolate(2);
     cluster.tick(25);
     assert_eq!(
         cluster.ask(1, &promote(2)),
