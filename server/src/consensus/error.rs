@@ -28,6 +28,12 @@ pub enum ProposeError {
         /// Who is known, who answered what.
         reason: String,
     },
+    /// This replica takes no part until its disk works again; nothing was done.
+    #[error("another replica has to answer this: {reason}")]
+    Halted {
+        /// What failed, and what is served meanwhile.
+        reason: String,
+    },
     /// It was accepted, but whether it took effect is not known: leadership
     /// or the connection was lost, or it took too long.
     #[error(

@@ -31,9 +31,9 @@ pub(super) enum Failed {
 pub fn to_status(error: &ProposeError) -> Status {
     let (code, name) = match error {
         ProposeError::NotLeader { .. } => (Code::Unavailable, NOT_LEADER),
-        ProposeError::Unavailable { .. } | ProposeError::Stopped { .. } => {
-            (Code::Unavailable, UNAVAILABLE)
-        }
+        ProposeError::Unavailable { .. }
+        | ProposeError::Halted { .. }
+        | ProposeError::Stopped { .. } => (Code::Unavailable, UNAVAILABLE),
         ProposeError::Unknown { .. } => (Code::Aborted, UNKNOWN),
         ProposeError::Overloaded { .. } => (Code::ResourceExhausted, OVERLOADED),
         ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) => {
@@ -104,6 +104,7 @@ mod tests {
         let again = [
             ProposeError::NotLeader { leader: None },
             ProposeError::Unavailable { reason: reason() },
+            ProposeError::Halted { reason: reason() },
             ProposeError::Stopped { reason: reason() },
         ];
         for error in again {

@@ -127,7 +127,7 @@ impl Pending {
         self.lose_proposals(reason);
         for (_, read) in mem::take(&mut self.reads) {
             for reply in read.waiters {
-                let _ = reply.send(Err(ProposeError::Unavailable {
+                let _ = reply.send(Err(ProposeError::Halted {
                     reason: reason.to_owned(),
                 }));
             }

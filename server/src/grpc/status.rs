@@ -38,6 +38,7 @@ pub(crate) fn of_propose_error(error: ProposeError) -> Status {
         ProposeError::Rejected(rejection) => return of_rejection(rejection.clone()),
         ProposeError::NotLeader { .. }
         | ProposeError::Unavailable { .. }
+        | ProposeError::Halted { .. }
         | ProposeError::Stopped { .. } => Code::Unavailable,
         // Not UNAVAILABLE: who repeats it must know that it may have happened.
         ProposeError::Unknown { .. } => Code::Unknown,

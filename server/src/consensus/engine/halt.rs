@@ -130,7 +130,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             }
             Input::Read(reply) => {
                 let reason = halt.reason.clone();
-                let _ = reply.send(Err(ProposeError::Unavailable { reason }));
+                let _ = reply.send(Err(ProposeError::Halted { reason }));
             }
             Input::AwaitApplied(index, reply) => {
                 if index <= self.registry().applied().index {

@@ -231,7 +231,7 @@ async fn a_failing_disk_takes_the_replica_out_until_it_works_again() {
     assert!(matches!(last, Some(Told::Role { leads: false, .. })));
     let refused = handle.read_barrier().await;
     assert!(
-        matches!(refused, Err(ProposeError::Unavailable { .. })),
+        matches!(refused, Err(ProposeError::Halted { .. })),
         "{refused:?}"
     );
     assert_eq!(instances(&handle).await, 1);

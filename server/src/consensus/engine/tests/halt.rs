@@ -97,7 +97,7 @@ fn without_a_disk_it_serves_what_it_had_and_sends_the_rest_elsewhere() {
     assert!(waiting.try_recv().is_ok());
 
     let refused = read(trio.at(broken)).try_recv().expect("is answered");
-    let Err(ProposeError::Unavailable { reason }) = refused else {
+    let Err(ProposeError::Halted { reason }) = refused else {
         panic!("{refused:?}");
     };
     assert!(reason.contains("the disk is on fire"), "{reason}");
