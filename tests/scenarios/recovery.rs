@@ -463,3 +463,45 @@ async fn callers_that_followed_the_new_cluster_do_not_go_back_to_the_old_one() {
     assert_eq!(caller.calls("v1"), before, "no call goes back");
     caller.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_cluster_grows_to_three_and_bears_the_loss_of_its_first_replica() {
+    let files = TempDir::new().expect("a temporary directory");
+    let mut cluster = Cluster::start(1).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    cluster.register(1, "catalog", "v2", "b").await;
+    switch(&cluster.operator(), "v2").await;
+    let history = cluster.operator().history("catalog", None).await;
+    let backup = save(&cluster.operator(), false, &files.path().join("backup")).await;
+    cluster.stop(1).await;
+    cluster.destroy(1);
+    let plan = Plan {
+        replica_id: 1,
+        advertise: cluster.address(1).to_string(),
+        jump: JUMP,
+        settle: Duration::ZERO,
+    };
+    restore(backup, &cluster.data_dir(1), &plan).expect("restored");
+    cluster.start_again(1).await;
+    cluster.all_ready().await;
+
+    for id in [2, 3] {
+        cluster.reserve(id);
+        cluster.join(id).await;
+        let operator = cluster.operator();
+        eventually(
+            "it has caught up and gets a vote",
+            async || operator.promote_replica(id, None).await.is_ok(),
+            |promoted| *promoted,
+        )
+        .await;
+    }
+    cluster.stop(1).await;
+    cluster.destroy(1);
+    let rolled_back = rollback(&cluster.operator()).await;
+    assert!(rolled_back > JUMP);
+    let kept = cluster.operator().history("catalog", None).await;
+    let (kept, history) = (kept.expect("history"), history.expect("history"));
+    assert_eq!(kept[1..], history[..]);
+    assert_eq!(kept[0].after, history[1].after);
+}
