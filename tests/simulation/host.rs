@@ -23,6 +23,7 @@ use trimtab_server::consensus::replica::Replica;
 use trimtab_server::consensus::start::restore;
 use trimtab_server::consensus::status::Role;
 use trimtab_server::convert::encode_view;
+use trimtab_server::lease_keeper::JUDGE_INTERVAL;
 use trimtab_server::leases::{Judge, LeaseClock, LeaseSettings};
 use trimtab_server::storage::file::{Identity, Storage};
 use trimtab_server::views::Views;
@@ -211,6 +212,13 @@ impl Host {
 
     /// Looks for leases that ran out, after real time `elapsed`.
     pub(crate) fn judge(&mut self, elapsed: Duration) -> Result<(), FatalError> {
+        let mut elapsed = elapsed;
+        if self.setup.planted == Some(Planted::PausesCount) {
+            // Neither left out nor noticed.
+            let stood_still = elapsed.saturating_sub(JUDGE_INTERVAL);
+            self.judge.leap(stood_still);
+            elapsed -= stood_still;
+        }
         let Some(mut command) = self.judge.judge(elapsed) else {
             return self.work();
         };
