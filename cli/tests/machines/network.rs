@@ -261,7 +261,9 @@ fn statistic(namespace: &str, verb: &str, percent: u32) -> io::Result<Output> {
 }
 
 fn run(command: &mut Command) -> io::Result<Output> {
-    let output = command.output()?;
+    let output = command.output();
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = output.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
     if output.status.success() {
         return Ok(output);
     }

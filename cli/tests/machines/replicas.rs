@@ -135,6 +135,40 @@ impl Replicas {
         self.running.insert(id, process);
     }
 
+    /// Starts a new one, which the others have yet to take in.
+    pub(crate) fn join(&mut self, network: &Network, id: u64) {
+        let join = self.endpoints();
+        let address = format!("{}:{PORT}", network.address(&host(id)));
+        let data = self.directory.join(format!("data-{id}"));
+        let mut command = network.command(&host(id), TRIMTAB);
+        command.args([
+            "serve",
+            "--until-stdin-closes",
+            "--snapshot-every",
+            SNAPSHOT_EVERY,
+        ]);
+        command.args([
+            "--id",
+            &id.to_string(),
+            "--join",
+            &join,
+            "--listen",
+            &address,
+        ]);
+        command.arg("--data-dir").arg(&data);
+        let process = Process::start(&process_name(id), command, &self.directory);
+        self.addresses.insert(id, address);
+        self.data.insert(id, data);
+        self.running.insert(id, process);
+    }
+
+    /// Waits for the end of one that was removed, and forgets it.
+    pub(crate) fn await_end(&mut self, id: u64) {
+        let mut process = self.running.remove(&id).expect("it runs");
+        until(&format!("the end of replica {id}"), || process.ended());
+        self.addresses.remove(&id);
+    }
+
     /// Where a running replica's data directory is seen from outside.
     pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
         let inside = self.data[&id].strip_prefix("/").expect("an absolute path");

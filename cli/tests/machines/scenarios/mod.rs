@@ -7,6 +7,7 @@ mod full_disk;
 mod half_unheard;
 mod killed_in_a_loop;
 mod leader_cut_off;
+mod members_change;
 mod paused_leader;
 mod quorum_lost;
 
@@ -42,6 +43,10 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "full_disk",
         play: full_disk::play,
+    },
+    Scenario {
+        name: "members_change",
+        play: members_change::play,
     },
     Scenario {
         name: "half_unheard",

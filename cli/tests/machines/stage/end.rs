@@ -60,7 +60,8 @@ impl Stage {
     }
 
     fn is_well(&self) -> Option<()> {
-        let statuses = self.statuses(1)?;
+        let any = *self.replicas.ids().first()?;
+        let statuses = self.statuses(any)?;
         let are_ready = statuses.values().all(|status| status == "ready");
         (are_ready && statuses.keys().eq(self.instances.keys())).then_some(())
     }
