@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::clock::micros;
-use crate::oracles::{Broken, Counts, History, routes};
+use crate::oracles::routes::Routes;
+use crate::oracles::{Broken, Counts, History};
 use crate::record::{Call, Event};
 use crate::stalls;
 
@@ -13,7 +14,7 @@ const GAP_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn check(history: &History, broken: &mut Broken, counts: &mut Counts) {
     let confirmed = confirmations(history);
-    let routes = routes::by_revision(history);
+    let routes = Routes::of(history);
     for (caller, events) in &history.callers {
         let calls: Vec<&Call> = events.iter().filter_map(call).collect();
         counts.calls += calls.len();
@@ -44,8 +45,8 @@ pub(super) fn check(history: &History, broken: &mut Broken, counts: &mut Counts)
                     format!("{caller}: revision {must} was confirmed, then {call:?}"),
                 );
             }
-            let route = routes.range(..=answer.revision).next_back();
-            if route.is_some_and(|(_, route)| !route.contains(&format!("{:?}", answer.group))) {
+            let route = routes.at(answer.revision);
+            if route.is_some_and(|route| !route.contains(&format!("{:?}", answer.group))) {
                 broken.tell(
                     "a group at 0 gets nothing",
                     format!("{caller}, {route:?}: {call:?}"),

@@ -5,26 +5,46 @@ use std::collections::BTreeMap;
 use trimtab_tests::history::Answered;
 
 use crate::oracles::{Broken, History, weights};
-use crate::parts::SERVICE;
+use crate::parts::{SERVICE, route_text};
 use crate::record::Event;
 
-/// Route by revision, as far back as the registry remembers.
-pub(super) fn by_revision(history: &History) -> BTreeMap<u64, String> {
-    let told = history.routes.as_array().into_iter().flatten();
-    let mut routes: BTreeMap<u64, String> = told
-        .filter_map(|change| Some((change["revision"].as_u64()?, weights(&change["after"])?)))
-        .collect();
-    // Where it forgot nothing, the first is the start.
-    routes.insert(history.start.revision, history.start.route.clone());
-    routes
+/// Which route every view had.
+pub(super) struct Routes {
+    by_revision: BTreeMap<u64, String>,
+    /// From here on no change is missing: the registry forgets older ones.
+    complete_from: u64,
+}
+
+impl Routes {
+    pub(super) fn of(history: &History) -> Self {
+        let changes = history.routes.as_array().into_iter().flatten();
+        let mut by_revision: BTreeMap<u64, String> = changes
+            .filter_map(|change| Some((change["revision"].as_u64()?, weights(&change["after"])?)))
+            .collect();
+        let complete_from = by_revision.keys().next().copied().unwrap_or(u64::MAX);
+        for event in &history.reader {
+            if let Event::Shown(shown) = event {
+                by_revision.insert(shown.revision, route_text(&shown.weights));
+            }
+        }
+        Self {
+            by_revision,
+            complete_from,
+        }
+    }
+
+    /// `None` when it is not known.
+    pub(super) fn at(&self, revision: u64) -> Option<&String> {
+        if revision < self.complete_from {
+            return self.by_revision.get(&revision);
+        }
+        let (_, route) = self.by_revision.range(..=revision).next_back()?;
+        Some(route)
+    }
 }
 
 pub(super) fn check(history: &History, broken: &mut Broken) {
-    let routes = by_revision(history);
-    let oldest = history
-        .routes
-        .as_array()
-        .and_then(|all| all.last()?["revision"].as_u64());
+    let routes = Routes::of(history);
     for event in history.scripts.values().flatten() {
         let Event::Asked(operation) = event else {
             continue;
@@ -32,9 +52,9 @@ pub(super) fn check(history: &History, broken: &mut Broken) {
         let Some(Answered::Changed(revision, told)) = &operation.answer else {
             continue;
         };
-        let kept = routes.get(revision);
+        let kept = routes.by_revision.get(revision);
         let was_told = told.get(SERVICE).map(|told| &told.route);
-        if Some(*revision) >= oldest && kept != was_told {
+        if *revision >= routes.complete_from && kept != was_told {
             broken.tell(
                 "acknowledged changes are kept",
                 format!("{operation:?} is in the history as {kept:?}"),

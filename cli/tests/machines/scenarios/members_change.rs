@@ -1,6 +1,7 @@
 //! A new replica joins and gets a vote while all go on, and then the one that leads is removed for good.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::replicas::host;
 use crate::scenarios::Ended;
@@ -9,6 +10,9 @@ use crate::wait::until;
 
 /// No founder has this number.
 const NEW: u64 = 4;
+
+/// Some changes and some hundred calls.
+const BETWEEN: Duration = Duration::from_secs(2);
 
 pub(super) fn play(directory: &Path) -> Ended {
     let mut stage = Stage::new(directory, Setting::default());
@@ -19,12 +23,13 @@ pub(super) fn play(directory: &Path) -> Ended {
     stage.changes_go_on();
     // Refused until it has caught up.
     change(&stage, &["promote", &NEW.to_string()]);
-    stage.changes_go_on();
+    stage.let_run(BETWEEN);
     let removed = stage.leader();
     stage.steady = stage.replicas.others(&[removed, NEW]);
     change(&stage, &["remove", &removed.to_string()]);
     stage.replicas.await_end(removed);
     let outage = stage.changes_go_on();
+    stage.let_run(BETWEEN);
     assert_ne!(stage.leader(), removed);
     let counts = stage.finish();
     Ended::Well(format!(
