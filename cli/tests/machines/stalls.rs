@@ -1,7 +1,7 @@
 //! When this machine itself stood still: a virtual machine is paused, a busy one starves everybody.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::{self, micros};
 
@@ -36,6 +36,12 @@ pub(crate) fn within(from: u64, to: u64) -> u64 {
         .iter()
         .map(|(begun, ended)| (*ended).min(to).saturating_sub((*begun).max(from)));
     overlaps.sum()
+}
+
+/// All of it since then.
+pub(crate) fn since(begun: Instant) -> Duration {
+    let now = clock::now();
+    Duration::from_micros(within(now.saturating_sub(micros(begun.elapsed())), now))
 }
 
 /// All of it, in microseconds.

@@ -24,7 +24,8 @@ impl Routes {
         let complete_from = by_revision.keys().next().copied().unwrap_or(u64::MAX);
         for event in &history.reader {
             if let Event::Shown(shown) = event {
-                by_revision.insert(shown.revision, route_text(&shown.weights));
+                let route = by_revision.entry(shown.revision);
+                route.or_insert_with(|| route_text(&shown.weights));
             }
         }
         Self {
