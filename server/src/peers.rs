@@ -191,7 +191,8 @@ impl Peers {
     /// A replica said where it is: a member that moved, or one that is not
     /// known yet.
     pub fn meet(&self, id: u64, contact: Contact) {
-        if id == self.inner.own.id || !self.is_news(&self.read(), id, &contact) {
+        let is_own = id == self.inner.own.id || contact.disk_id == self.inner.own.contact.disk_id;
+        if is_own || contact.address.is_empty() || !self.is_news(&self.read(), id, &contact) {
             return;
         }
         let _within = self.inner.runtime.enter();

@@ -314,3 +314,44 @@ async fn all_replicas_restart_one_by_one_and_nobody_notices() {
         acknowledged.len()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_removed_while_it_was_off_finds_out_when_it_starts() {
+    let mut cluster = Cluster::start(3).await;
+    let operator = cluster.operator();
+    cluster.stop(3).await;
+    let removed = operator.remove_replica(3, false).await.expect("removed");
+    assert_eq!(removed.voters, [1, 2]);
+    cluster.start_again(3).await;
+    let why = cluster.ended(3).await;
+    assert!(why.contains("was removed from the cluster"), "{why}");
+    // Nor is that directory taken in again.
+    cluster.register(1, "catalog", "v1", "a").await;
+    assert_eq!(cluster.status(1).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_moved_tells_the_others_where_it_is() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.stop(2).await;
+    let before = cluster.address(2);
+    let now = cluster.reserve(2);
+    assert_ne!(before, now);
+    // The others go on as they are.
+    cluster.start_again(2).await;
+    cluster.all_ready().await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    all_serve(&cluster, &["a".to_owned()]).await;
+    let leader = cluster.leader().await;
+    let moved = eventually(
+        "the leader reaches it where it is",
+        async || cluster.status(leader).await,
+        |replicas| replicas.iter().all(|replica| replica.reachable),
+    )
+    .await;
+    assert!(
+        moved
+            .iter()
+            .any(|replica| replica.address == now.to_string())
+    );
+}
