@@ -15,17 +15,19 @@ use tokio::runtime::Handle as Runtime;
 use tonic::transport::{Channel, Endpoint};
 use trimtab_proto::internal::v1::peer_client::PeerClient;
 use trimtab_proto::internal::v1::{
-    IntroduceRequest, IntroduceResponse, ObserveRequest, ObserveResponse, ProposeRequest,
-    ProposeResponse, RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest,
-    ReplicaStatusResponse,
+    IntroduceResponse, ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse,
+    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
 };
 
 pub mod error;
+mod introduction;
 pub mod line;
 pub mod protocol;
 mod snapshot;
 
 use error::PeerError;
+use introduction::introduce;
+pub use introduction::introduce_at;
 
 /// The greatest message between replicas, in bytes; both sides set it. A batch
 /// of Raft messages is at most twice [`line::BATCH_BYTES_MAX`] and one entry;
@@ -49,9 +51,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// How long a peer may take to answer a question about itself.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a replica may take to say who it is. More than a connection may.
-const INTRODUCE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Senders that are not known as members, at most: a replica that was away
 /// while others came answers them before it knows them.
@@ -426,45 +425,6 @@ impl Peer {
             }
         }
     }
-}
-
-/// Asks whoever is at an address who it is, as the replica `own` with data
-/// directory `own_disk`. `id` is whom one expects there, for messages; 0 when
-/// one does not know. Must be called within a Tokio runtime.
-///
-/// # Errors
-///
-/// When the address is not one, no replica answers there, or it speaks another
-/// version.
-pub async fn introduce_at(
-    address: &str,
-    id: u64,
-    own: u64,
-    own_disk: u64,
-) -> Result<IntroduceResponse, PeerError> {
-    let channel = endpoint(id, address)?.connect_lazy();
-    introduce(client(channel), id, address, own, own_disk).await
-}
-
-async fn introduce(
-    mut client: PeerClient<Channel>,
-    id: u64,
-    address: &str,
-    own: u64,
-    own_disk: u64,
-) -> Result<IntroduceResponse, PeerError> {
-    let call = client.introduce(IntroduceRequest {
-        protocol: protocol::PROTOCOL,
-        replica_id: own,
-        disk_id: own_disk,
-    });
-    let answer = error::within(INTRODUCE_TIMEOUT, id, address, call).await?;
-    protocol::check(answer.protocol).map_err(|source| PeerError::Protocol {
-        id,
-        address: address.to_owned(),
-        source,
-    })?;
-    Ok(answer)
 }
 
 fn endpoint(id: u64, address: &str) -> Result<Endpoint, PeerError> {

@@ -9,13 +9,11 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use trimtab_proto::internal::v1::{Message, RaftRequest};
 use trimtab_registry::command::Command;
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::state::Registry;
 
-use super::change::{Change, HandOverError};
 use super::driver::Shared;
 use super::entry::{
     COMMAND_BYTES_MAX, decode_command, decode_result, encode_command, encode_result,
@@ -23,10 +21,9 @@ use super::entry::{
 use super::error::{DeliverError, ProposeError};
 use super::forward::{Failed, judge};
 use super::input::{Answer, Input, Reply};
-use super::message::{MessageError, from_wire};
 use super::reach::Reach;
 use super::status::ConsensusStatus;
-use crate::peers::{Contact, Peers, protocol};
+use crate::peers::Peers;
 use crate::storage::file::Identity;
 
 /// How long a request waits for a leader: an election and a half. Clients give
@@ -51,21 +48,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// finds as many is better told so than kept waiting.
 pub(super) const CALLER_INPUTS_MAX: usize = 3_072;
 
-/// Attempts to queue an arrived snapshot, [`RETRY_PAUSE`] apart.
-const INSTALL_ATTEMPTS: u32 = 100;
+mod deliver;
+mod members;
 
-/// Whom a peer's message is for, and in which version it is written.
-#[derive(Clone, Copy, Debug)]
-pub struct Receiver {
-    /// The version of the protocol.
-    pub protocol: u32,
-    /// The replica.
-    pub replica: u64,
-    /// Its data directory.
-    pub disk_id: u64,
-    /// Its cluster.
-    pub cluster_id: u64,
-}
+pub use deliver::Receiver;
 
 /// The asking end of a replica's consensus. Cheap to clone; when the last one
 /// is dropped, the thread ends.
@@ -221,170 +207,6 @@ impl Handle {
         answer.await.map_err(|_| self.stopped())
     }
 
-    /// Changes the members, if this replica leads; false when they were so
-    /// already. When it returns, the change is over on this replica.
-    ///
-    /// # Errors
-    ///
-    /// [`ProposeError::Members`] when it is refused,
-    /// [`ProposeError::NotLeader`] when another replica leads: then nothing
-    /// was done. After [`ProposeError::Unknown`] it may have been.
-    pub async fn change_members(&self, change: Change) -> Result<bool, ProposeError> {
-        let (reply, answer): (Reply<Option<u64>>, _) = oneshot::channel();
-        self.queue(Input::Change(change, reply))?;
-        let deadline = Instant::now() + OUTCOME_TIMEOUT;
-        let unknown = || ProposeError::Unknown {
-            reason: format!("it was not made within {} s", OUTCOME_TIMEOUT.as_secs()),
-        };
-        let applied = match timeout_at(deadline, answer).await {
-            Ok(Ok(result)) => result?,
-            // Dropped unanswered: it was never taken from the queue.
-            Ok(Err(_)) => return Err(self.stopped()),
-            Err(_) => return Err(unknown()),
-        };
-        let Some(index) = applied else {
-            return Ok(false);
-        };
-        let mut status = self.inner.status.clone();
-        let is_over = |status: &ConsensusStatus| {
-            status.applied >= index && !status.members.is_between() || status.fatal.is_some()
-        };
-        match timeout_at(deadline, status.wait_for(is_over)).await {
-            Ok(_) => Ok(true),
-            Err(_) => Err(unknown()),
-        }
-    }
-
-    /// Hands leadership to `to`, or to whoever is next; who leads then.
-    ///
-    /// # Errors
-    ///
-    /// When this replica does not lead, there is nobody to lead, or nobody
-    /// does in time.
-    pub async fn hand_over(&self, to: Option<u64>) -> Result<u64, HandOverError> {
-        let (reply, answer) = oneshot::channel();
-        let queued = self.queue(Input::HandOver(to, reply));
-        queued.map_err(|_| HandOverError::NotLeader)?;
-        answer.await.map_err(|_| HandOverError::NotLeader)??;
-        let own = self.id();
-        if to == Some(own) {
-            return Ok(own);
-        }
-        let mut status = self.inner.status.clone();
-        let taken = status.wait_for(|status| {
-            let leader = status.leader().filter(|leader| *leader != own);
-            leader.is_some_and(|leader| to.is_none_or(|to| to == leader))
-        });
-        // The guard must not outlive this statement: it cannot cross an await.
-        let leader = match timeout(LEADER_TIMEOUT, taken).await {
-            Ok(Ok(status)) => status.leader(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let after = LEADER_TIMEOUT;
-        leader.ok_or(HandOverError::NotTaken { to, after })
-    }
-
-    /// Another replica has it from the log that this one was removed: it
-    /// stops.
-    pub fn removed(&self) {
-        // If the queue is full it is told again.
-        let _ = self.inner.inputs.try_send(Input::Removed);
-    }
-
-    /// Whether a peer's message is for this replica of this cluster, with this
-    /// data directory, and in a version that it understands.
-    ///
-    /// # Errors
-    ///
-    /// When it is not.
-    pub fn admit(&self, to: &Receiver) -> Result<(), MessageError> {
-        protocol::check(to.protocol)?;
-        let own = self.inner.identity;
-        if (to.replica, to.cluster_id) != (own.replica_id, own.cluster_id) {
-            return Err(MessageError::Misdirected {
-                found: to.replica,
-                found_cluster: to.cluster_id,
-                expected: own.replica_id,
-                expected_cluster: own.cluster_id,
-            });
-        }
-        if to.disk_id != own.disk_id {
-            return Err(MessageError::OtherDisk {
-                id: own.replica_id,
-                found: to.disk_id,
-                expected: own.disk_id,
-            });
-        }
-        Ok(())
-    }
-
-    /// Takes Raft messages from a peer. When too much is queued they are
-    /// dropped and counted: Raft repeats what matters.
-    ///
-    /// # Errors
-    ///
-    /// When a message is refused, or the replica has stopped.
-    pub fn step(&self, request: RaftRequest) -> Result<(), DeliverError> {
-        self.admit(&Receiver {
-            protocol: request.protocol,
-            replica: request.to_replica,
-            disk_id: request.to_disk,
-            cluster_id: request.cluster_id,
-        })?;
-        let from = request.from_replica;
-        let messages = request
-            .messages
-            .into_iter()
-            .map(|message| self.convert(from, message))
-            .collect::<Result<Vec<_>, _>>()?;
-        let count = messages.len() as u64;
-        self.inner.peers.meet(
-            from,
-            Contact {
-                address: request.from_address,
-                disk_id: request.from_disk,
-            },
-        );
-        let input = Input::Step {
-            from_disk: request.from_disk,
-            messages,
-        };
-        match self.inner.inputs.try_send(input) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => {
-                let dropped = &self.inner.shared.dropped_messages;
-                dropped.fetch_add(count, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(TrySendError::Disconnected(_)) => Err(self.gone()),
-        }
-    }
-
-    /// Takes a snapshot message that arrived whole
-    /// ([`super::transfer::Arriving`]) from a replica with this data
-    /// directory.
-    ///
-    /// # Errors
-    ///
-    /// When it is refused, cannot be queued in time, or the replica has
-    /// stopped.
-    pub async fn install(&self, from_disk: u64, message: Message) -> Result<(), DeliverError> {
-        let messages = vec![self.convert(message.from, message)?];
-        let mut input = Input::Step {
-            from_disk,
-            messages,
-        };
-        for _ in 0..INSTALL_ATTEMPTS {
-            match self.inner.inputs.try_send(input) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full(returned)) => input = returned,
-                Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
-            }
-            sleep(RETRY_PAUSE).await;
-        }
-        Err(DeliverError::Full)
-    }
-
     /// Stops the replica: hands leadership over first, if it leads and there
     /// is someone to lead. Returns when its files are closed.
     pub async fn shutdown(&self) {
@@ -394,21 +216,6 @@ impl Handle {
             sleep(RETRY_PAUSE).await;
         }
         self.inner.stopped.cancelled().await;
-    }
-
-    fn convert(&self, from: u64, message: Message) -> Result<raft::eraftpb::Message, MessageError> {
-        if message.to != self.id() {
-            return Err(MessageError::Misdirected {
-                found: message.to,
-                found_cluster: self.cluster_id(),
-                expected: self.id(),
-                expected_cluster: self.cluster_id(),
-            });
-        }
-        if message.from != from {
-            return Err(MessageError::NotAMember { from: message.from });
-        }
-        from_wire(message)
     }
 
     /// Proposes to this replica's own Raft and waits for the end.
