@@ -124,6 +124,11 @@ impl<L: Connection> Lineup<L> {
         })
     }
 
+    /// For a planted bug of the simulation.
+    pub(crate) fn forget_order(&mut self) {
+        self.schedules = Schedules::default();
+    }
+
     /// Once for each change of who carries the calls.
     fn report(&mut self, coverage: Coverage) {
         let before = self.coverage.replace(coverage.clone());

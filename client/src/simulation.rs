@@ -277,6 +277,21 @@ impl Caller {
         }
     }
 
+    /// A planted bug: takes what comes next for the first it hears of a service.
+    pub fn forget(&mut self, service: &str) {
+        if let Some(followed) = self.subscriptions.get(service) {
+            followed.known.send_replace(Known::Nothing);
+        }
+    }
+
+    /// A planted bug: begins the order of groups anew.
+    pub fn forget_order(&mut self, service: &str, rng: &mut impl Rng) {
+        if let Some(line) = self.lines.get_mut(service) {
+            line.lineup.forget_order();
+            line.picker = Arc::new(line.lineup.picker(rng));
+        }
+    }
+
     /// One attempt of a call. `None`: it waits for an instance, or for the
     /// first view.
     pub fn pick(

@@ -52,7 +52,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    fn hear(&mut self, service: &ServiceName, heard: Heard) {
+    /// Adds what one replica heard. A watcher that two of them heard counts
+    /// once, with its newest word.
+    pub fn hear(&mut self, service: &ServiceName, heard: Heard) {
         let watchers = self.watchers.entry(service.clone()).or_default();
         match watchers.get_mut(&heard.watcher_id) {
             Some(known) if known.revision >= heard.revision => {}

@@ -1,7 +1,7 @@
 //! All chance of a run: one generator, one seed, the same on every machine.
 
 use rand::rngs::Xoshiro256PlusPlus;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::{Rng, RngExt as _, SeedableRng as _};
 
 /// Draws what a run leaves to chance.
 #[derive(Debug)]
@@ -30,5 +30,10 @@ impl Chance {
     /// Any number.
     pub(crate) fn number(&mut self) -> u64 {
         self.0.random()
+    }
+
+    /// For whoever draws himself.
+    pub(crate) fn generator(&mut self) -> &mut impl Rng {
+        &mut self.0
     }
 }

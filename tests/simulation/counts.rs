@@ -25,6 +25,14 @@ pub(crate) struct Counts {
     pub(crate) undecided: u64,
     pub(crate) expired: u64,
     pub(crate) views: u64,
+    pub(crate) rivals: u64,
+    pub(crate) stops: u64,
+    pub(crate) flows: u64,
+    pub(crate) receipts: u64,
+    pub(crate) calls: u64,
+    pub(crate) waits: u64,
+    pub(crate) calls_lost: u64,
+    pub(crate) switches: u64,
     /// Everything that happened, in one number.
     pub(crate) trace: u64,
 }
@@ -51,6 +59,14 @@ impl Counts {
         self.undecided += other.undecided;
         self.expired += other.expired;
         self.views += other.views;
+        self.rivals += other.rivals;
+        self.stops += other.stops;
+        self.flows += other.flows;
+        self.receipts += other.receipts;
+        self.calls += other.calls;
+        self.waits += other.waits;
+        self.calls_lost += other.calls_lost;
+        self.switches += other.switches;
         self.trace ^= other.trace;
     }
 }

@@ -26,6 +26,8 @@ struct Image {
     /// Operations until the next one fails.
     fails_after: Option<u64>,
     failing: bool,
+    /// It fails because its process is killed.
+    doomed: bool,
     full: bool,
     syncs: u64,
 }
@@ -84,6 +86,18 @@ impl Disk {
         self.image().fails_after = Some(operations);
     }
 
+    /// After so many more operations the process that makes them is killed.
+    pub(crate) fn doom_after(&self, operations: u64) {
+        let mut image = self.image();
+        image.fails_after = Some(operations);
+        image.doomed = true;
+    }
+
+    /// Whether a failure means that the process is dead.
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.image().doomed
+    }
+
     /// No room to grow.
     pub(crate) fn fill(&self) {
         self.image().full = true;
@@ -94,6 +108,7 @@ impl Disk {
         let mut image = self.image();
         image.fails_after = None;
         image.failing = false;
+        image.doomed = false;
         image.full = false;
     }
 
@@ -187,7 +202,19 @@ impl StorageBackend for Attached {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut image = self.writable()?;
+        let mut image = match self.writable() {
+            Ok(image) => image,
+            Err(error) => {
+                // What a failed sync leaves in memory looks written to whoever
+                // reads it, and no later sync writes it: so Linux does it.
+                if let Ok(mut image) = self.image()
+                    && !image.doomed
+                {
+                    image.unsynced.clear();
+                }
+                return Err(error);
+            }
+        };
         for change in std::mem::take(&mut image.unsynced) {
             match change {
                 Change::Length(length) => image.synced.resize(length, 0),

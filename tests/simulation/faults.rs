@@ -1,15 +1,18 @@
 //! What goes wrong while a run is not healed. Each kind is on or off for a whole run, by its seed.
 
 use crate::fleet::Life;
+use crate::host::campaign_now;
 use crate::packet::{Node, Outbox};
 use crate::world::{Event, World};
 
 /// Kinds of faults that come by time, one bit each of `World::kinds`.
-const KINDS: u64 = 12;
+const KINDS: u64 = 14;
 /// A process dies right after it took a new term: with its vote, if it gave it.
-const AFTER_A_VOTE: u64 = 12;
+const AFTER_A_VOTE: u64 = 14;
 /// One replica's disk, and no other's, forgets what it was told.
-const BIT_FLIPS: u64 = 13;
+const BIT_FLIPS: u64 = 15;
+/// A second candidate asks a voter that has just died and come back.
+const RIVALS: u64 = 16;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -34,13 +37,11 @@ impl World {
             6 => self.break_disk(replica),
             7 => self.slow_disk(replica),
             8 => self.stop_for_a_while(replica),
-            9 => {
-                self.counts.transfers += 1;
-                let leader = self.leader_in_office().unwrap_or(replica);
-                return self.with_host(leader, crate::host::Host::hand_over);
-            }
+            9 => return self.stop_in_order(replica),
             10 => self.end_an_instance(),
-            _ => self.crash_all(),
+            11 => self.crash_all(),
+            12 => self.restart_a_caller(),
+            _ => self.cut_a_caller_off(),
         }
         Ok(())
     }
@@ -73,12 +74,54 @@ impl World {
         let other = match self.chance.between(0, 3) {
             0 | 1 => Node::Replica(self.chance.between(1, self.replicas())),
             2 => Node::Instance(self.chance.index(self.fleet.len())),
-            _ => Node::Watcher(self.chance.index(self.watchers.len())),
+            _ => Node::Caller(self.chance.index(self.callers.len())),
         };
         let until = self.now + self.chance.between(200, 8_000);
         self.network.cut(replica, other, until);
         if self.chance.per_mille(700) {
             self.network.cut(other, replica, until);
+        }
+        if let Node::Caller(caller) = other
+            && let Some(stream) = self.callers[caller].stream
+        {
+            self.ping_later(stream);
+        }
+        self.counts.cuts += 1;
+    }
+
+    /// A replica hands leadership over, or is told to stop and does so in
+    /// order: often the leader.
+    fn stop_in_order(&mut self, replica: u64) -> Result<(), String> {
+        let leader = (self.leader_in_office()).filter(|_| self.chance.per_mille(600));
+        let replica = leader.unwrap_or(replica);
+        let host = self.seats[replica as usize - 1].host.as_ref();
+        self.counts.transfers += u64::from(host.is_some_and(|host| host.leads()));
+        if host.is_none_or(|host| host.stopping) {
+            return Ok(());
+        }
+        if self.chance.per_mille(500) {
+            return self.with_host(replica, crate::host::Host::hand_over);
+        }
+        self.with_host(replica, crate::host::Host::stop)
+    }
+
+    /// A caller's process ends, and another one begins: it knows nothing.
+    fn restart_a_caller(&mut self) {
+        if self.chance.per_mille(400) {
+            let caller = self.chance.index(self.callers.len());
+            self.start_caller(caller);
+        }
+    }
+
+    /// A caller does not reach some of the instances, or none.
+    fn cut_a_caller_off(&mut self) {
+        let caller = self.chance.index(self.callers.len());
+        let of_a_thousand = [100, 500, 1_000][self.chance.index(3)];
+        let until = self.now + self.chance.between(200, 8_000);
+        for instance in 0..self.fleet.len() {
+            if self.chance.per_mille(of_a_thousand) {
+                self.cut_from_instance(caller, instance, until);
+            }
         }
         self.counts.cuts += 1;
     }
@@ -100,7 +143,7 @@ impl World {
         let seat = &mut self.seats[replica as usize - 1];
         if seat.host.is_some() && seat.bad_until <= self.now {
             seat.doomed = true;
-            seat.disk.fail_after(operations);
+            seat.disk.doom_after(operations);
         }
     }
 
@@ -148,6 +191,7 @@ impl World {
         instance.die(&mut out);
         let node = instance.node();
         self.carry_away(node, out);
+        self.notice_an_end(number);
     }
 
     fn crash_all(&mut self) {
@@ -161,13 +205,59 @@ impl World {
         }
     }
 
-    /// A replica took a new term: may it die of it?
-    pub(crate) fn after_a_vote(&mut self, replica: u64) {
-        let happens = !self.healed && self.kinds & (1 << AFTER_A_VOTE) != 0;
-        if happens && self.chance.per_mille(400) {
+    /// A replica took a new term: may it die of it? If it gave its vote, that
+    /// may be the moment at which another candidate of the same term asks.
+    pub(crate) fn after_a_vote(&mut self, replica: u64, voted_for: Option<u64>) {
+        if self.healed {
+            return;
+        }
+        let has_kind = |kind: u64| self.kinds & (1 << kind) != 0;
+        if let Some(candidate) = voted_for.filter(|_| has_kind(RIVALS))
+            && self.chance.per_mille(500)
+        {
+            return self.rival(replica, candidate);
+        }
+        if has_kind(AFTER_A_VOTE) && self.chance.per_mille(400) {
             let wait = self.chance.between(1, 15);
             self.crash_for(replica, wait);
         }
+    }
+
+    /// The voter dies and is back at once. The candidate is cut off, so that
+    /// nobody hears of its victory; and another one is told, by the leader it
+    /// knew, to ask for votes now, which it does in the same term.
+    fn rival(&mut self, voter: u64, candidate: u64) {
+        let others = (1..=self.replicas()).filter(|id| ![voter, candidate].contains(id));
+        let others: Vec<u64> = others.collect();
+        let until = self.now + self.chance.between(200, 700);
+        for other in (1..=self.replicas()).filter(|id| *id != candidate) {
+            let (from, to) = (Node::Replica(candidate), Node::Replica(other));
+            self.network.cut(from, to, until);
+        }
+        let wait = self.chance.between(1, 3);
+        self.crash_for(voter, wait);
+        if others.is_empty() {
+            return;
+        }
+        let rival = others[self.chance.index(others.len())];
+        let Some(host) = &self.seats[rival as usize - 1].host else {
+            return;
+        };
+        let from = match host.leader_id() {
+            0 => voter,
+            leader => leader,
+        };
+        if from == rival {
+            return;
+        }
+        self.counts.rivals += 1;
+        let packet = campaign_now(from, rival, host.replica().term());
+        let event = Event::Arrive {
+            from: Node::Replica(from),
+            to: Node::Replica(rival),
+            packet,
+        };
+        self.at(self.now + wait + 1, event);
     }
 
     /// A bit turns over while a replica is down. Of a quorum no more than a

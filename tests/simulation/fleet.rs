@@ -13,6 +13,19 @@ use crate::packet::{Answer, Node, Outbox, Reply, Request};
 /// How long an instance waits for the answer to a registration.
 const REGISTER_TIMEOUT: u64 = 2_000;
 
+const PORT_FIRST: usize = 4_000;
+/// Where instances run.
+pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// Which instance has an address.
+pub(crate) fn number_of(address: &str) -> usize {
+    let port = address
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok());
+    port.map_or(0, |port: usize| port - PORT_FIRST)
+}
+
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -42,6 +55,8 @@ pub(crate) struct Instance {
     /// What it waits for, and until when.
     waits: Option<(u64, u64)>,
     next_renewal: u64,
+    /// Its end was noticed by those who were connected.
+    pub(crate) is_noticed: bool,
 }
 
 impl Instance {
@@ -65,11 +80,27 @@ impl Instance {
             calls: 0,
             waits: None,
             next_renewal: 0,
+            is_noticed: false,
         }
     }
 
     pub(crate) fn node(&self) -> Node {
         Node::Instance(self.number)
+    }
+
+    /// `host:port`: no two have the same.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", PORT_FIRST + self.number)
+    }
+
+    /// Where it runs.
+    pub(crate) fn zone(&self) -> &'static str {
+        ZONES[self.number % ZONES.len()]
+    }
+
+    /// Whether nobody listens there: not yet, or not any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.life, Life::Unborn | Life::Gone)
     }
 
     /// The process dies. Its stream breaks, if anyone is there to see it.
@@ -173,8 +204,8 @@ impl Instance {
             instance: InstanceSpec {
                 id: self.id.clone(),
                 group: self.group.clone(),
-                address: Address::parse("127.0.0.1:4000").expect("an address"),
-                zone: Zone::parse(["a", "b", "c"][self.number % 3]).expect("a zone"),
+                address: Address::parse(&self.address()).expect("an address"),
+                zone: Zone::parse(self.zone()).expect("a zone"),
                 capacity: Capacity::default(),
                 metadata: Metadata::default(),
                 status,

@@ -18,12 +18,11 @@ use trimtab_registry::revision::Position;
 use trimtab_registry::route::WHOLE;
 use trimtab_registry::service::Service;
 use trimtab_registry::state::Registry;
-use trimtab_server::consensus::entry::{decode_command, encode_result, encode_state};
-use trimtab_server::consensus::membership::{Member, Membership};
+use trimtab_registry::view::ServiceView;
+use trimtab_server::consensus::entry::{decode_command, encode_result};
 use trimtab_server::convert::encode_view;
 
 use crate::host::AppliedRound;
-use crate::packet::View;
 
 /// What stands at one index.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,31 +69,44 @@ impl Heard {
 /// What was applied, and what it made.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    membership: Membership,
     lines: BTreeMap<u64, Line>,
     registry: Registry,
     results: BTreeMap<u64, Bytes>,
-    states: BTreeMap<u64, u64>,
-    /// Checksums of all views there ever were.
-    views: BTreeMap<(ServiceName, u64), Option<u64>>,
+    /// What the registry was after each index. They share what they have in
+    /// common.
+    states: BTreeMap<u64, Registry>,
+    /// All views there ever were, with their checksums, by the revision since
+    /// when; `None`: the service had ended.
+    views: BTreeMap<(ServiceName, u64), Option<(ServiceView, u64)>>,
+    /// Who led in each term.
+    leaders: BTreeMap<u64, u64>,
     pub(crate) expired: u64,
 }
 
 impl Ledger {
-    pub(crate) fn new(founders: &BTreeMap<u64, Member>) -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::new();
         registry.skip(Position { index: 1, term: 1 });
         let mut ledger = Self {
-            membership: Membership::founded_by(founders),
             lines: BTreeMap::new(),
             registry,
             results: BTreeMap::new(),
             states: BTreeMap::new(),
             views: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             expired: 0,
         };
         ledger.note_state();
         ledger
+    }
+
+    /// A replica leads in a term: nobody else ever does.
+    pub(crate) fn leads(&mut self, term: u64, replica: u64) -> Result<(), String> {
+        let first = *self.leaders.entry(term).or_insert(replica);
+        if first != replica {
+            return Err(format!("{first} and {replica} both lead in term {term}"));
+        }
+        Ok(())
     }
 
     /// The registry after the last index that anyone applied.
@@ -118,14 +130,12 @@ impl Ledger {
             at = Some(entry.index);
             self.entry(entry, heard)?;
         }
-        if at != Some(round.applied) {
-            return Err(format!("applied {} without entry {at:?}", round.applied));
+        let applied = round.registry.applied().index;
+        if at != Some(applied) {
+            return Err(format!("applied {applied} without entry {at:?}"));
         }
-        if self.states.get(&round.applied) != Some(&round.state_hash) {
-            return Err(format!(
-                "replicas differ in their state at {}",
-                round.applied
-            ));
+        if self.states.get(&applied) != Some(&round.registry) {
+            return Err(format!("replicas differ in their state at {applied}"));
         }
         Ok(())
     }
@@ -140,23 +150,57 @@ impl Ledger {
         ))
     }
 
-    /// A watcher was shown this view.
-    pub(crate) fn shown(&self, view: &View) -> Result<(), String> {
-        let Some(bytes) = &view.bytes else {
-            return Ok(());
-        };
-        let found = Some(trimtab_proto::checksum(bytes));
-        let key = (view.service.clone(), view.revision);
-        if self.views.get(&key) == Some(&found) {
+    /// A caller was shown this view.
+    pub(crate) fn shown(
+        &self,
+        service: &ServiceName,
+        revision: u64,
+        bytes: &Bytes,
+    ) -> Result<(), String> {
+        let found = self.views.get(&(service.clone(), revision));
+        let checksum = found
+            .and_then(|it| it.as_ref())
+            .map(|(_, checksum)| *checksum);
+        if checksum == Some(trimtab_proto::checksum(bytes)) {
             return Ok(());
         }
-        Err(format!("a view of {} at {} that never was", key.0, key.1))
+        Err(format!("a view of {service} at {revision} that never was"))
     }
 
-    /// The newest view of a service.
+    /// A caller was told that there was no such service at a revision.
+    pub(crate) fn was_absent(&self, service: &ServiceName, revision: u64) -> Result<(), String> {
+        if self.view_at(service, revision).is_none() {
+            return Ok(());
+        }
+        Err(format!("{service} was said to be absent at {revision}"))
+    }
+
+    /// The view of a service that was true at a revision.
+    pub(crate) fn view_at(&self, service: &ServiceName, revision: u64) -> Option<&ServiceView> {
+        let until = (service.clone(), revision);
+        let (found, view) = self.views.range(..=until).next_back()?;
+        let is_here = found.0 == *service;
+        is_here
+            .then_some(view.as_ref())
+            .flatten()
+            .map(|(view, _)| view)
+    }
+
+    /// Revision and checksum of the newest view of a service.
     pub(crate) fn newest(&self, service: &ServiceName) -> Option<(u64, u64)> {
-        let view = self.registry.view(service)?;
-        Some((view.revision.0, encode_view(&view).checksum))
+        let until = (service.clone(), u64::MAX);
+        let (found, view) = self.views.range(..=until).next_back()?;
+        let is_here = found.0 == *service;
+        let (_, checksum) = is_here.then_some(view.as_ref()).flatten()?;
+        Some((found.1, *checksum))
+    }
+
+    /// The revisions of all newest views.
+    pub(crate) fn newest_revisions(&self) -> BTreeMap<ServiceName, u64> {
+        let services = self.registry.services();
+        services
+            .filter_map(|it| Some((it.name().clone(), self.newest(it.name())?.0)))
+            .collect()
     }
 
     fn entry(&mut self, mut entry: Entry, heard: &Heard) -> Result<(), String> {
@@ -201,20 +245,22 @@ impl Ledger {
     }
 
     fn note_state(&mut self) {
-        let state = encode_state(&self.membership, &self.registry);
-        let hash = state.map_or(0, |state| trimtab_proto::checksum(&state));
-        self.states.insert(self.registry.applied().index, hash);
+        let index = self.registry.applied().index;
+        self.states.insert(index, self.registry.clone());
     }
 
     fn note_views(&mut self, events: &[Event]) {
+        let index = self.registry.applied().index;
         for event in events {
-            if let Event::ServiceChanged(service) = event {
-                let Some(view) = self.registry.view(service) else {
-                    continue;
-                };
-                let key = (service.clone(), view.revision.0);
-                self.views.insert(key, Some(encode_view(&view).checksum));
-            }
+            let (Event::ServiceChanged(service) | Event::ServiceEnded(service, _)) = event else {
+                continue;
+            };
+            let view = self.registry.view(service).map(|view| {
+                let checksum = encode_view(&view).checksum;
+                (view, checksum)
+            });
+            let revision = view.as_ref().map_or(index, |(view, _)| view.revision.0);
+            self.views.insert((service.clone(), revision), view);
         }
     }
 

@@ -32,6 +32,15 @@ impl Network {
         *self = Self::default();
     }
 
+    /// Until when nothing gets from one to the other.
+    pub(crate) fn cut_until(&self, now: u64, from: Node, to: Node) -> Option<u64> {
+        if self.cuts.is_empty() {
+            return None;
+        }
+        let until = self.cuts.get(&(from, to)).copied();
+        until.filter(|until| *until > now)
+    }
+
     /// After how long the copies of a packet arrive: none when it is lost.
     pub(crate) fn carry(
         &self,
@@ -40,18 +49,19 @@ impl Network {
         to: Node,
         packet: &Packet,
         chance: &mut Chance,
-    ) -> Vec<u64> {
-        let is_cut = self.cuts.get(&(from, to)).is_some_and(|until| *until > now);
-        if is_cut || chance.per_mille(self.lost) {
-            return Vec::new();
+    ) -> [Option<u64>; 2] {
+        if self.cut_until(now, from, to).is_some() || chance.per_mille(self.lost) {
+            return [None; 2];
         }
+        let mut delay = || {
+            let stuck = chance.per_mille(self.late);
+            chance.between(1, if stuck { LATE_MAX } else { DELAY_MAX })
+        };
+        let first = delay();
         // Calls travel over connections that number what they carry.
-        let is_doubled = matches!(packet, Packet::Raft(_)) && chance.per_mille(self.doubled);
-        (0..=usize::from(is_doubled))
-            .map(|_| {
-                let stuck = chance.per_mille(self.late);
-                chance.between(1, if stuck { LATE_MAX } else { DELAY_MAX })
-            })
-            .collect()
+        let may_double = matches!(packet, Packet::Raft { .. });
+        let second = may_double.then(&mut delay);
+        let is_doubled = may_double && chance.per_mille(self.doubled);
+        [Some(first), second.filter(|_| is_doubled)]
     }
 }

@@ -1,6 +1,7 @@
 //! Who there is, and what they send each other.
 
 use bytes::Bytes;
+use trimtab_proto::v1::{WatchRequest, WatchResponse};
 use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::{GroupName, ServiceName};
@@ -11,22 +12,36 @@ pub(crate) enum Node {
     Replica(u64),
     Instance(usize),
     Script(usize),
-    Watcher(usize),
+    Caller(usize),
 }
 
-/// What travels.
+/// What travels by itself, in any order.
 #[derive(Debug, Clone)]
 pub(crate) enum Packet {
     /// A Raft message, encoded as on the wire.
-    Raft(Bytes),
+    Raft {
+        bytes: Bytes,
+        is_snapshot: bool,
+    },
     Call(Call),
     Answer(Answer),
+}
+
+/// What travels on a watch stream, in order.
+#[derive(Debug, Clone)]
+pub(crate) enum Flow {
+    /// To the replica: someone opens it.
+    Opened,
+    Request(WatchRequest),
+    Answer(WatchResponse),
+    /// The other end is gone, or will not have it.
+    Ended,
 }
 
 /// A request to a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// Chosen by the caller.
+    /// Chosen by who asks.
     pub(crate) id: u64,
     /// Whom to answer: the last one first.
     pub(crate) path: Vec<Node>,
@@ -47,11 +62,13 @@ pub(crate) enum Request {
         via: u64,
         key: LeaseKey,
     },
-    /// Follow a service, known up to a revision.
-    Watch {
-        service: ServiceName,
-        known: u64,
+    /// Who has confirmed this revision, over all replicas?
+    Receipts {
+        services: Vec<ServiceName>,
+        revision: u64,
     },
+    /// The same of one replica, asked by another.
+    Observe(Vec<ServiceName>),
 }
 
 #[derive(Debug, Clone)]
@@ -77,7 +94,8 @@ pub(crate) enum Reply {
         lost: bool,
         retire: bool,
     },
-    View(View),
+    Receipts(Tally),
+    Observed(Observed),
 }
 
 /// What a linearizable read tells of one service.
@@ -89,13 +107,30 @@ pub(crate) struct RouteRead {
     pub(crate) groups: Vec<(GroupName, GroupState)>,
 }
 
-/// A view on its way to a watcher.
+/// One caller's word on one service.
 #[derive(Debug, Clone)]
-pub(crate) struct View {
+pub(crate) struct Confirmed {
     pub(crate) service: ServiceName,
+    pub(crate) watcher_id: String,
     pub(crate) revision: u64,
-    /// `None`: there is no such service.
-    pub(crate) bytes: Option<Bytes>,
+}
+
+/// What one replica knows of its watchers.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub(crate) from: u64,
+    pub(crate) confirmed: Vec<Confirmed>,
+    /// So many milliseconds ago it was down, and forgot them.
+    pub(crate) back_for: Option<u64>,
+}
+
+/// Who has confirmed a revision.
+#[derive(Debug, Clone)]
+pub(crate) struct Tally {
+    /// When its replica began to ask the others.
+    pub(crate) since: u64,
+    /// Every watcher has, and every replica has answered.
+    pub(crate) is_complete: bool,
 }
 
 /// What someone does when he is woken or told something.

@@ -22,26 +22,50 @@ pub(crate) enum Planted {
     /// An expiry that was judged in an earlier term, or before the instance
     /// renewed, is made to fit and applied.
     UnfencedExpiry,
-    /// A watcher takes whatever view comes.
-    WatcherGoesBack,
-    /// A watcher never asks again after it subscribed, so a lost push stays
-    /// lost.
-    WatcherIgnoresGap,
+    /// A vote is not written.
+    ForgottenVote,
+    /// Nobody's lease ends.
+    NobodyExpires,
+    /// A replica serves watches before it has caught up.
+    ServesBeforeCaughtUp,
+    /// A replica that gathers receipts does not ask the others.
+    ReceiptsOfOneReplica,
+    /// A caller that changes replicas takes whatever view comes.
+    CallerGoesBack,
+    /// A caller does not notice that its stream is gone.
+    CallerStaysDeaf,
+    /// A caller takes a view's instances, and keeps the route it had.
+    KeepsOldRoute,
+    /// A caller confirms a view before its calls follow it.
+    ReceiptBeforeSwap,
+    /// A caller does not notice that connections are gone, so calls to a
+    /// group without any are lost.
+    LossOfConnectionUnnoticed,
+    /// A caller begins the order of groups anew for each call.
+    OrderForgotten,
 }
 
 impl Planted {
     /// With the number of seeds within which each must be found: several
     /// times what it takes on average.
-    pub(crate) const ALL: [(Planted, u64); 10] = [
+    pub(crate) const ALL: [(Planted, u64); 18] = [
         (Planted::AcknowledgeBeforeSync, 300),
         (Planted::LostTruncation, 300),
         (Planted::PublishBeforeCommit, 20),
         (Planted::ReadWithoutBarrier, 100),
         (Planted::UnknownIsFailed, 500),
         (Planted::NoGrace, 20),
-        (Planted::PausesCount, 500),
+        (Planted::PausesCount, 2_000),
         (Planted::UnfencedExpiry, 50),
-        (Planted::WatcherGoesBack, 20),
-        (Planted::WatcherIgnoresGap, 20),
+        (Planted::ForgottenVote, 500),
+        (Planted::NobodyExpires, 20),
+        (Planted::ServesBeforeCaughtUp, 500),
+        (Planted::ReceiptsOfOneReplica, 100),
+        (Planted::CallerGoesBack, 100),
+        (Planted::CallerStaysDeaf, 20),
+        (Planted::KeepsOldRoute, 20),
+        (Planted::ReceiptBeforeSwap, 20),
+        (Planted::LossOfConnectionUnnoticed, 20),
+        (Planted::OrderForgotten, 20),
     ];
 }

@@ -43,6 +43,7 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Result<Counts, String>
     check_end(&world)?;
     let undecided = check_history(&world, &start)?;
     let mut counts = world.counts.clone();
+    counts.trace = world.traced();
     counts.undecided = undecided;
     counts.applied = world.ledger.registry().applied().index;
     counts.expired = world.ledger.expired;
@@ -55,7 +56,7 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Result<Counts, String>
 fn check_end(world: &World) -> Result<(), String> {
     let last = world.ledger.registry().applied().index;
     for seat in world.seats.iter().filter(|seat| !seat.is_out) {
-        let applied = seat.host.as_ref().map(|host| host.replica.applied());
+        let applied = seat.host.as_ref().map(|host| host.replica().applied());
         if applied != Some(last) {
             return Err(format!(
                 "replica {} is at {applied:?}, not at {last}",
@@ -82,15 +83,42 @@ fn check_end(world: &World) -> Result<(), String> {
             _ => {}
         }
     }
-    for watcher in &world.watchers {
+    check_callers(world)
+}
+
+/// All callers use the newest views, by their own checksums, and every call
+/// went somewhere.
+fn check_callers(world: &World) -> Result<(), String> {
+    for caller in &world.callers {
+        let number = caller.number;
         for service in world.ledger.registry().services() {
             let newest = world.ledger.newest(service.name());
-            let used = watcher.views.get(service.name());
-            if used.map(|(revision, checksum)| (*revision, *checksum))
-                != newest.map(|(revision, checksum)| (revision, Some(checksum)))
-            {
-                return Err(format!("{watcher:?} did not converge to {newest:?}"));
+            let (revision, checksum) = caller.core.known(service.name().as_ref());
+            let used = caller.core.used(service.name().as_ref());
+            let converged = newest == checksum.map(|checksum| (revision, checksum));
+            if !converged || used != revision {
+                return Err(format!(
+                    "caller {number} knows {revision} of {}, uses {used}, and did not converge \
+                     to {newest:?}",
+                    service.name()
+                ));
             }
+        }
+        let (waiting, under_way) = caller.open_calls();
+        if waiting > 0 {
+            return Err(format!("{waiting} calls of caller {number} still wait"));
+        }
+        if caller.made != caller.ended + under_way as u64 {
+            return Err(format!(
+                "caller {number} made {} calls, {} ended",
+                caller.made, caller.ended
+            ));
+        }
+        if caller.last_failure + SETTLE_MS > world.now {
+            return Err(format!(
+                "a call of caller {number} still failed at {} ms",
+                caller.last_failure
+            ));
         }
     }
     Ok(())

@@ -20,6 +20,9 @@ use crate::packet::{Answer, Node, Outbox, Reply, Request, RouteRead};
 /// How often a request is repeated, under the same request id.
 const ATTEMPTS_MAX: u32 = 4;
 const TIMEOUT: u64 = 1_500;
+/// How long it waits for one answer about receipts, and for all callers.
+const RECEIPTS_TIMEOUT: u64 = 1_300;
+const FOLLOWED_FOR: u64 = 4_000;
 
 /// One script.
 #[derive(Debug)]
@@ -30,9 +33,21 @@ pub(crate) struct Script {
     calls: u64,
     known: Vec<RouteRead>,
     under_way: Option<UnderWay>,
+    pub(crate) following: Option<Following>,
     /// No new requests any more.
     pub(crate) is_over: bool,
     pub(crate) operations: Vec<Operation>,
+}
+
+/// It waits until every caller uses what it has changed, as `switch --wait`
+/// does.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) services: Vec<ServiceName>,
+    pub(crate) revision: u64,
+    pub(crate) call: u64,
+    ask_at: u64,
+    until: u64,
 }
 
 #[derive(Debug)]
@@ -56,6 +71,7 @@ impl Script {
             calls: 0,
             known: Vec::new(),
             under_way: None,
+            following: None,
             is_over: false,
             operations: Vec::new(),
         }
@@ -65,6 +81,9 @@ impl Script {
     /// everything that happens.
     pub(crate) fn wake(&mut self, now: u64, moment: u64, chance: &mut Chance, out: &mut Outbox) {
         out.wakes.push(chance.between(20, 400));
+        if self.following.is_some() {
+            return self.follow(now, chance, out);
+        }
         match &mut self.under_way {
             Some(waiting) if waiting.deadline > now => {}
             Some(waiting) => {
@@ -88,6 +107,50 @@ impl Script {
         }
     }
 
+    fn follow(&mut self, now: u64, chance: &mut Chance, out: &mut Outbox) {
+        let Some(following) = self.following.as_mut().filter(|it| now < it.until) else {
+            self.following = None;
+            return;
+        };
+        if following.ask_at > now {
+            return;
+        }
+        self.calls += 1;
+        following.call = self.calls;
+        following.ask_at = now + RECEIPTS_TIMEOUT;
+        let request = Request::Receipts {
+            services: following.services.clone(),
+            revision: following.revision,
+        };
+        let to = chance.between(1, self.replicas);
+        out.call(Node::Script(self.number), to, self.calls, request);
+    }
+
+    fn told_receipts(&mut self, now: u64, call: u64, is_complete: bool) {
+        if let Some(following) = self.following.as_mut().filter(|it| it.call == call) {
+            following.ask_at = now;
+            if is_complete {
+                self.following = None;
+            }
+        }
+    }
+
+    /// Waits for the callers, now and then.
+    fn may_follow(&mut self, now: u64, told: &Answered, chance: &mut Chance) {
+        if let Answered::Changed(revision, routes) = told
+            && chance.per_mille(600)
+        {
+            let changed = |it: &&ServiceName| routes.contains_key(&it.to_string());
+            self.following = Some(Following {
+                services: self.services.iter().filter(changed).cloned().collect(),
+                revision: *revision,
+                call: 0,
+                ask_at: now,
+                until: now + FOLLOWED_FOR,
+            });
+        }
+    }
+
     /// An answer came.
     pub(crate) fn answered(
         &mut self,
@@ -97,6 +160,9 @@ impl Script {
         chance: &mut Chance,
         out: &mut Outbox,
     ) {
+        if let Reply::Receipts(tally) = answer.reply {
+            return self.told_receipts(now, answer.id, tally.is_complete);
+        }
         let Some(waiting) = self.under_way.as_mut() else {
             return;
         };
@@ -117,6 +183,7 @@ impl Script {
                 let result = decode_result(&result).expect("a result");
                 let told = told(result);
                 let settles = matches!(told, Answered::Changed(..)) || !waiting.in_doubt;
+                self.may_follow(now, &told, chance);
                 self.finish(moment, settles.then_some(told));
             }
             Reply::Unknown => {
@@ -274,8 +341,18 @@ fn weights(read: &RouteRead, chance: &mut Chance) -> Weights {
     if first == second {
         return Weights::whole(first);
     }
-    let share = chance.between(1, u64::from(WHOLE) - 1) as u32;
-    Weights::new([(first, share), (second, WHOLE - share)]).expect("they sum to the whole")
+    let share = chance.between(1, u64::from(WHOLE) - 2) as u32;
+    let third = groups[chance.index(groups.len())].clone();
+    if third == first || third == second {
+        return Weights::new([(first, share), (second, WHOLE - share)]).expect("the whole");
+    }
+    let rest = chance.between(1, u64::from(WHOLE - share) - 1) as u32;
+    let all = [
+        (first, share),
+        (second, rest),
+        (third, WHOLE - share - rest),
+    ];
+    Weights::new(all).expect("they sum to the whole")
 }
 
 fn told(result: Result<Outcome, Rejection>) -> Answered {

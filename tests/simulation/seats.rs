@@ -1,13 +1,15 @@
 //! The replicas' machines: processes that start, stand still, die and come back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use trimtab_registry::name::ServiceName;
 use trimtab_server::consensus::error::FatalError;
 
 use crate::chance::Chance;
 use crate::disk::Disk;
 use crate::host::Host;
-use crate::packet::{Answer, Node, Packet, Reply};
+use crate::packet::{Answer, Flow, Node, Packet, Reply};
 use crate::world::{DRIFT_MAX, Event, World};
 
 /// Between two judgements of leases, as in production.
@@ -30,6 +32,7 @@ pub(crate) struct Seat {
     judged: u64,
     /// The disk is expected to fail until then.
     pub(crate) bad_until: u64,
+    pub(crate) is_halted: bool,
     /// A write is to fail as if the process was killed in it.
     pub(crate) doomed: bool,
     pub(crate) slow_until: u64,
@@ -37,6 +40,8 @@ pub(crate) struct Seat {
     /// Its term and last index after it last did all it was asked to: both
     /// were synced, and what it then said relied on them.
     synced: (u64, u64),
+    /// The newest views when its process began: what it serves is no older.
+    pub(crate) newest_at_start: BTreeMap<ServiceName, u64>,
     /// It refused to go on, and waits for its operator.
     pub(crate) is_out: bool,
 }
@@ -53,10 +58,12 @@ impl Seat {
             rate: chance.between(1_000 - DRIFT_MAX, 1_000 + DRIFT_MAX),
             judged: 0,
             bad_until: 0,
+            is_halted: false,
             doomed: false,
             slow_until: 0,
             syncs: 0,
             synced: (0, 0),
+            newest_at_start: BTreeMap::new(),
             is_out: false,
         }
     }
@@ -70,7 +77,39 @@ impl World {
         }
         let next = self.now + TICK * 1_000 / seat.rate;
         self.at(next, Event::Tick { replica, life });
-        self.with_host(replica, Host::tick)
+        self.with_host(replica, Host::tick)?;
+        self.end_if_stopped(replica);
+        Ok(())
+    }
+
+    /// A process that was told to stop ends when it has nothing left to do.
+    fn end_if_stopped(&mut self, replica: u64) {
+        let seat = &mut self.seats[replica as usize - 1];
+        let has_stopped =
+            (seat.host.as_ref()).is_some_and(|host| host.stopping && host.has_stopped());
+        if !has_stopped {
+            return;
+        }
+        // Its storage is closed, not torn from it.
+        seat.host = None;
+        seat.life += 1;
+        seat.inbox.clear();
+        seat.disk.crash(&mut self.chance);
+        self.counts.stops += 1;
+        self.flip_a_bit(replica);
+        self.end_streams_of(replica);
+        let wait = if self.healed {
+            10
+        } else {
+            self.chance.between(20, 3_000)
+        };
+        self.at(self.now + wait, Event::Restart { replica });
+    }
+
+    fn end_streams_of(&mut self, replica: u64) {
+        for stream in self.streams_of(replica) {
+            self.end_dies(stream, true);
+        }
     }
 
     pub(crate) fn judge(&mut self, replica: u64, life: u64) -> Result<(), String> {
@@ -124,20 +163,21 @@ impl World {
         seat.life += 1;
         seat.paused_until = 0;
         seat.inbox.clear();
-        match Host::start(&self.setup, replica, seat.life, seat.disk.attach()) {
+        match Host::start(&self.setup, replica, seat.life, now, &seat.disk) {
             Ok(host) => {
                 let life = seat.life;
-                let found = (host.replica.term(), host.replica.last_index());
+                let found = (host.replica().term(), host.replica().last_index());
                 let is_shorter = found.0 == seat.synced.0 && found.1 < seat.synced.1;
                 let is_older = found.0 < seat.synced.0;
                 if (is_shorter || is_older) && self.setup.planted.is_none() {
                     return self.came_back_short(replica, found);
                 }
                 seat.host = Some(host);
+                seat.newest_at_start = self.ledger.newest_revisions();
                 seat.judged = now;
                 self.at(now + 1, Event::Tick { replica, life });
                 self.at(now + JUDGE_EVERY, Event::Judge { replica, life });
-                self.with_host(replica, |_| Ok(()))
+                self.with_host(replica, Host::resume)
             }
             Err(_) if is_bad => {
                 seat.disk.crash(&mut self.chance);
@@ -162,12 +202,18 @@ impl World {
         let Some(mut host) = self.seats[at].host.take() else {
             return Ok(());
         };
-        let term = host.replica.term();
+        let term = host.replica().term();
+        host.now = self.now;
         let worked = work(&mut host);
-        let took_term = host.replica.term() > term;
+        let took_term = host.replica().term() > term;
         let done = std::mem::take(&mut host.done);
-        self.counts.terms = self.counts.terms.max(host.replica.term());
+        self.counts.terms = self.counts.terms.max(host.replica().term());
+        let voted_for = done.voted_for;
+        let leads = host.leads().then(|| host.replica().term());
         self.seats[at].host = Some(host);
+        if let Some(term) = leads {
+            self.ledger.leads(term, replica)?;
+        }
         for (keys, command) in done.judged {
             self.heard.judged(self.now, &keys, command, &self.ledger);
         }
@@ -186,20 +232,27 @@ impl World {
         }
         let delay = self.slow_sync(at);
         self.dispatch(Node::Replica(replica), done.out, delay);
+        for (stream, said) in done.flows {
+            let flow = said.map_or(Flow::Ended, Flow::Answer);
+            self.flow(stream, false, flow, delay);
+        }
         let Err(error) = worked else {
-            let host = self.seats[at].host.as_ref();
-            self.seats[at].synced = host.map_or((0, 0), |host| {
-                (host.replica.term(), host.replica.last_index())
-            });
+            let seat = &mut self.seats[at];
+            if let Some(host) = seat.host.as_ref() {
+                let was_halted = std::mem::replace(&mut seat.is_halted, host.is_halted);
+                self.counts.disk_errors += u64::from(host.is_halted && !was_halted);
+                if !host.is_halted {
+                    seat.synced = (host.replica().term(), host.replica().last_index());
+                }
+            }
             if took_term {
-                self.after_a_vote(replica);
+                self.after_a_vote(replica, voted_for);
             }
             return Ok(());
         };
         let seat = &mut self.seats[at];
         let is_storage = matches!(error, FatalError::Storage(_));
-        if is_storage && (seat.doomed || seat.bad_until > self.now) {
-            self.counts.disk_errors += u64::from(!seat.doomed);
+        if is_storage && seat.doomed {
             self.crash(replica);
             return Ok(());
         }
@@ -230,6 +283,11 @@ impl World {
         let seat = &mut self.seats[replica as usize - 1];
         seat.paused_until = seat.paused_until.max(until);
         self.at(until, Event::Resume { replica });
+        if length > 3_000 {
+            for stream in self.streams_of(replica) {
+                self.ping_later(stream);
+            }
+        }
     }
 
     /// Everything was synced when it died, and now it is not there. After a
@@ -253,6 +311,7 @@ impl World {
         seat.is_out = true;
         seat.life += 1;
         self.counts.refusals += 1;
+        self.end_streams_of(replica);
     }
 
     /// A process dies, and with it whatever its disk had not synced.
@@ -278,6 +337,7 @@ impl World {
         seat.paused_until = 0;
         self.counts.crashes += 1;
         self.flip_a_bit(replica);
+        self.end_streams_of(replica);
         self.at(self.now + wait, Event::Restart { replica });
     }
 }

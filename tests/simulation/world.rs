@@ -1,4 +1,4 @@
-//! One run: replicas, instances, scripts and watchers on one clock, moved by one seed.
+//! One run: replicas, instances, scripts and callers on one clock, moved by one seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,27 +7,31 @@ use trimtab_registry::name::ServiceName;
 use trimtab_server::consensus::membership::Member;
 use trimtab_server::leases::LeaseSettings;
 
+use crate::callers::{Caller, Doing};
 use crate::chance::Chance;
 use crate::counts::Counts;
 use crate::fleet::Instance;
 use crate::history::{Model, Routes, Told};
-use crate::host::{Host, Setup, is_snapshot};
+use crate::host::{Host, Setup};
 use crate::ledger::{Heard, Ledger};
 use crate::network::Network;
-use crate::packet::{Answer, Call, Node, Outbox, Packet, Reply, Request};
+use crate::packet::{Call, Flow, Node, Outbox, Packet, Reply, Request};
 use crate::planted::Planted;
 use crate::scripts::Script;
 use crate::seats::Seat;
-use crate::watchers::Watcher;
+use crate::streams::Stream;
+use crate::trace::Trace;
+use trimtab_server::peers::Report;
 
 /// How far a replica's clock may go wrong, in parts of a thousand.
 pub(crate) const DRIFT_MAX: u64 = 20;
 
-const SERVICES: [&str; 2] = ["catalog", "search"];
+/// Who is called.
+pub(crate) const SERVICES: [&str; 2] = ["catalog", "search"];
 const GROUPS: [&str; 3] = ["v1", "v2", "v3"];
 const INSTANCES_PER_GROUP: usize = 3;
 const SCRIPTS: usize = 3;
-const WATCHERS: usize = 3;
+const CALLERS: usize = 3;
 
 /// What happens at some moment.
 #[derive(Debug)]
@@ -63,6 +67,17 @@ pub(crate) enum Event {
     Repaired {
         replica: u64,
     },
+    /// On a watch stream, up to its replica or down.
+    Flow {
+        stream: u64,
+        up: bool,
+        flow: Flow,
+    },
+    Ping {
+        stream: u64,
+    },
+    /// A caller, as one of its processes, does something.
+    Caller(usize, u64, Doing),
     Actor(Node),
     Fault,
 }
@@ -78,7 +93,9 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) fleet: Vec<Instance>,
     pub(crate) scripts: Vec<Script>,
-    pub(crate) watchers: Vec<Watcher>,
+    pub(crate) callers: Vec<Caller>,
+    pub(crate) streams: Vec<Stream>,
+    trace: Trace,
     pub(crate) ledger: Ledger,
     pub(crate) heard: Heard,
     pub(crate) counts: Counts,
@@ -122,10 +139,12 @@ impl World {
             scripts: (0..SCRIPTS)
                 .map(|number| Script::new(number, replicas, &services))
                 .collect(),
-            watchers: (0..WATCHERS)
-                .map(|number| Watcher::new(number, replicas, &services, planted))
+            callers: (0..CALLERS)
+                .map(|number| Caller::new(number, 0, replicas, &mut chance))
                 .collect(),
-            ledger: Ledger::new(&setup.members),
+            streams: Vec::new(),
+            trace: Trace::default(),
+            ledger: Ledger::new(),
             heard: Heard::default(),
             counts: Counts::default(),
             kinds: chance.number(),
@@ -172,13 +191,13 @@ impl World {
         self.agenda.insert((time, self.moment), event);
     }
 
-    /// Scripts and watchers begin.
+    /// Scripts and callers begin.
     pub(crate) fn begin(&mut self) -> Model {
         for number in 0..self.scripts.len() {
             self.at(self.now, Event::Actor(Node::Script(number)));
         }
-        for number in 0..self.watchers.len() {
-            self.at(self.now, Event::Actor(Node::Watcher(number)));
+        for number in 0..self.callers.len() {
+            self.start_caller(number);
         }
         let routes: Routes = (self.ledger.registry().services())
             .filter_map(|service| {
@@ -204,7 +223,7 @@ impl World {
             self.now = time;
             self.moment += 1;
             self.counts.events += 1;
-            self.trace(&event);
+            self.trace.note(self.now, &event);
             self.happen(event)
                 .map_err(|reason| format!("at {} ms: {reason}", self.now))?;
         }
@@ -212,21 +231,9 @@ impl World {
         Ok(())
     }
 
-    fn trace(&mut self, event: &Event) {
-        let mut bytes = self.counts.trace.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.now.to_le_bytes());
-        match event {
-            Event::Arrive {
-                from,
-                to,
-                packet: Packet::Raft(message),
-            } => {
-                bytes.extend_from_slice(format!("{from:?}{to:?}").as_bytes());
-                bytes.extend_from_slice(message);
-            }
-            other => bytes.extend_from_slice(format!("{other:?}").as_bytes()),
-        }
-        self.counts.trace = trimtab_proto::checksum(&bytes);
+    /// Everything that happened, in one number.
+    pub(crate) fn traced(&self) -> u64 {
+        self.trace.sum()
     }
 
     pub(crate) fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -247,11 +254,18 @@ impl World {
                 self.arrive(to, packet)
             }
             Event::SnapshotEnded { from, to, arrived } => {
-                self.with_host(from, |host| host.report_snapshot(to, arrived))
+                let report = Report::SnapshotEnded { peer: to, arrived };
+                self.with_host(from, |host| host.report(report))
             }
             Event::Unreachable { from, to } => {
-                self.with_host(from, |host| host.report_unreachable(to))
+                self.with_host(from, |host| host.report(Report::Unreachable(to)))
             }
+            Event::Flow { stream, up, flow } => self.flowed(stream, up, flow),
+            Event::Ping { stream } => {
+                self.ping(stream);
+                Ok(())
+            }
+            Event::Caller(number, life, doing) => self.caller_does(number, life, doing),
             Event::Resume { replica } => self.resume(replica),
             Event::Restart { replica } => self.restart(replica),
             Event::Repaired { replica } => {
@@ -275,6 +289,9 @@ impl World {
                 ..
             } => *replica,
             Event::SnapshotEnded { from, .. } | Event::Unreachable { from, .. } => *from,
+            Event::Flow {
+                stream, up: true, ..
+            } => self.streams[*stream as usize].replica,
             _ => return None,
         };
         let seat = replica as usize - 1;
@@ -305,7 +322,9 @@ impl World {
     pub(crate) fn leader_in_office(&self) -> Option<u64> {
         let hosts = self.seats.iter().filter_map(|seat| seat.host.as_ref());
         let leaders = hosts.filter(|host| host.leads());
-        leaders.max_by_key(|host| host.replica.term()).map(Host::id)
+        leaders
+            .max_by_key(|host| host.replica().term())
+            .map(Host::id)
     }
 
     fn arrive(&mut self, to: Node, packet: Packet) -> Result<(), String> {
@@ -331,21 +350,12 @@ impl World {
                     }
                 }
                 instance.answered(self.now, answer);
+                self.notice_an_end(number);
             }
             (Node::Script(number), Packet::Answer(answer)) => {
+                self.check_complete(number, &answer)?;
                 let script = &mut self.scripts[number];
                 script.answered(self.now, self.moment, answer, &mut self.chance, &mut out);
-            }
-            (
-                Node::Watcher(number),
-                Packet::Answer(Answer {
-                    reply: Reply::View(view),
-                    ..
-                }),
-            ) => {
-                self.counts.views += 1;
-                self.ledger.shown(&view)?;
-                self.watchers[number].shown(&view)?;
             }
             _ => {}
         }
@@ -358,16 +368,24 @@ impl World {
         match node {
             Node::Instance(number) => {
                 self.fleet[number].wake(self.now, &mut self.chance, &mut out);
+                self.notice_an_end(number);
             }
             Node::Script(number) => {
                 let script = &mut self.scripts[number];
                 script.wake(self.now, self.moment, &mut self.chance, &mut out);
             }
-            Node::Watcher(number) => self.watchers[number].wake(&mut self.chance, &mut out),
-            Node::Replica(_) => {}
+            Node::Replica(_) | Node::Caller(_) => {}
         }
         self.dispatch(node, out, 0);
         Ok(())
+    }
+
+    /// When an instance's process ended, its callers notice.
+    pub(crate) fn notice_an_end(&mut self, number: usize) {
+        let instance = &mut self.fleet[number];
+        if instance.is_dead() && !std::mem::replace(&mut instance.is_noticed, true) {
+            self.instance_ended(number);
+        }
     }
 
     /// Carries away what someone sends of his own accord.
@@ -389,20 +407,24 @@ impl World {
             .network
             .carry(self.now, from, to, &packet, &mut self.chance);
         self.counts.messages += 1;
-        self.counts.lost += u64::from(arrivals.is_empty());
-        if let (Node::Replica(from), Node::Replica(to), Packet::Raft(bytes)) = (from, to, &packet) {
-            let first = arrivals.first().copied();
-            if is_snapshot(bytes) {
+        self.counts.lost += u64::from(arrivals[0].is_none());
+        if let (Node::Replica(from), Node::Replica(to), Packet::Raft { is_snapshot, .. }) =
+            (from, to, &packet)
+        {
+            if *is_snapshot {
                 self.counts.snapshots_sent += 1;
-                let arrived = first.is_some();
-                let time = self.now + delay + first.unwrap_or(50) + 5;
+                let arrived = arrivals[0].is_some();
+                let time = self.now + delay + arrivals[0].unwrap_or(50) + 5;
                 self.at(time, Event::SnapshotEnded { from, to, arrived });
-            } else if first.is_none() && self.chance.per_mille(500) {
+            } else if arrivals[0].is_none() && self.chance.per_mille(500) {
                 self.at(self.now + delay + 5, Event::Unreachable { from, to });
             }
         }
-        for after in arrivals {
+        if let Some(after) = arrivals[1] {
             let packet = packet.clone();
+            self.at(self.now + delay + after, Event::Arrive { from, to, packet });
+        }
+        if let Some(after) = arrivals[0] {
             self.at(self.now + delay + after, Event::Arrive { from, to, packet });
         }
     }

@@ -204,7 +204,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     /// What is shown to those who look.
-    fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> &Registry {
         self.shown.as_ref().unwrap_or(self.replica.registry())
     }
 

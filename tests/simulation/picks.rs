@@ -1,0 +1,324 @@
+//! What every pick of a caller is held against: the view it follows, the connections it has, and the picks before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message as _;
+use trimtab_client::simulation::{LinkState, Picked};
+use trimtab_proto::v1::watch_response::Kind as Said;
+use trimtab_proto::v1::{View, WatchResponse};
+use trimtab_registry::group::GroupState;
+use trimtab_registry::instance::Status;
+use trimtab_registry::name::ServiceName;
+use trimtab_registry::view::ServiceView;
+
+use crate::callers::Caller;
+use crate::world::{SERVICES, World};
+
+/// What is written down of one caller's picks of one service.
+#[derive(Debug, Default)]
+pub(crate) struct Picks {
+    /// No call may follow an older view: it was confirmed, or a switch was
+    /// said to be complete.
+    pub(crate) floor: u64,
+    /// Who may be picked, until the view or a connection changes.
+    expected: Option<Expected>,
+    run: Option<Run>,
+}
+
+/// Who takes calls by one view and one set of connections.
+#[derive(Debug)]
+struct Expected {
+    revision: u64,
+    /// Groups that carry the calls, with their weight, if the route's weights
+    /// are what counts.
+    weighted: bool,
+    groups: BTreeMap<String, Carrying>,
+}
+
+#[derive(Debug)]
+struct Carrying {
+    weight: u32,
+    has_connection: bool,
+    /// Ids of those that may be picked.
+    instances: Vec<String>,
+}
+
+/// Picks in a row by the same shares.
+#[derive(Debug)]
+struct Run {
+    shares: Vec<(String, u32)>,
+    calls: u64,
+    of: BTreeMap<String, u64>,
+    /// How many calls a group may be off, of a run that did not begin with
+    /// its order.
+    tolerance: f64,
+}
+
+impl Picks {
+    /// The view or a connection changed. A run of calls goes on only while
+    /// the shares stay.
+    fn expects(&mut self, expected: Expected) {
+        let goes_on = self
+            .run
+            .as_ref()
+            .is_some_and(|run| expected.has_shares(run));
+        if !goes_on {
+            self.run = None;
+        }
+        self.expected = Some(expected);
+    }
+
+    /// Calls were drawn that are not counted.
+    fn interrupted(&mut self) {
+        self.run = None;
+    }
+
+    /// The calls of each group are within one call of its share.
+    fn count(&mut self, group: &str) -> Result<(), String> {
+        let Some(expected) = self.expected.as_ref().filter(|it| it.weighted) else {
+            self.run = None;
+            return Ok(());
+        };
+        if !self
+            .run
+            .as_ref()
+            .is_some_and(|run| expected.has_shares(run))
+        {
+            let groups = expected.groups.iter();
+            let shares: Vec<_> = groups.map(|(name, it)| (name.clone(), it.weight)).collect();
+            self.run = Some(Run {
+                // Any run of calls between two groups is within one call; of
+                // more groups only one that begins where the order does.
+                tolerance: if shares.len() <= 2 { 1.0 } else { 2.0 },
+                shares,
+                calls: 0,
+                of: BTreeMap::new(),
+            });
+        }
+        let Some(run) = &mut self.run else {
+            return Ok(());
+        };
+        run.calls += 1;
+        *run.of.entry(group.to_owned()).or_default() += 1;
+        let whole: u32 = run.shares.iter().map(|(_, weight)| weight).sum();
+        for (name, weight) in &run.shares {
+            let due = run.calls as f64 * f64::from(*weight) / f64::from(whole);
+            let had = run.of.get(name).copied().unwrap_or(0) as f64;
+            if (had - due).abs() > run.tolerance + 1e-9 {
+                return Err(format!(
+                    "{name} had {had} of {} calls, its share is {due}",
+                    run.calls
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Expected {
+    fn has_shares(&self, run: &Run) -> bool {
+        let shares = self.groups.iter().map(|(name, it)| (name, it.weight));
+        let of_run = run.shares.iter().map(|(name, weight)| (name, *weight));
+        self.weighted && shares.eq(of_run)
+    }
+}
+
+impl World {
+    /// The view that a caller's calls follow, or one of its connections,
+    /// changed.
+    pub(crate) fn expect_picks(&mut self, number: usize, service: usize) {
+        let caller = &mut self.callers[number];
+        let used = caller.core.used(SERVICES[service]);
+        let name = ServiceName::parse(SERVICES[service]).expect("a name");
+        let view = self.ledger.view_at(&name, used);
+        let expected = expect(used, view, caller, service);
+        caller.picks[service].expects(expected);
+    }
+
+    /// Holds a pick, or that there was none, against what must be.
+    pub(crate) fn check_pick(
+        &mut self,
+        number: usize,
+        service: usize,
+        picked: Option<&Picked>,
+        is_first: bool,
+    ) -> Result<(), String> {
+        let wrong = |what: String| Err(format!("caller {number} of {}: {what}", SERVICES[service]));
+        let caller = &mut self.callers[number];
+        let used = caller.core.used(SERVICES[service]);
+        let picks = &mut caller.picks[service];
+        if used < picks.floor {
+            return wrong(format!("calls follow {used}, {} was promised", picks.floor));
+        }
+        let Some(expected) = &picks.expected else {
+            return Ok(());
+        };
+        let Some(picked) = picked else {
+            let all_connected = expected.groups.values().all(|group| group.has_connection);
+            picks.run = None;
+            if !picks
+                .expected
+                .as_ref()
+                .is_none_or(|it| it.groups.is_empty())
+                && all_connected
+            {
+                return wrong(format!("no call got through though {:?}", picks.expected));
+            }
+            return Ok(());
+        };
+        if picked.revision() != expected.revision {
+            return wrong(format!("picked by {}, not {used}", picked.revision()));
+        }
+        let group = expected.groups.get(picked.group());
+        let is_right = group.is_some_and(|group| {
+            let id = picked.instance();
+            group.instances.iter().any(|it| it == id)
+        });
+        if !is_right {
+            return wrong(format!(
+                "picked {} of {}, not one of {expected:?}",
+                picked.instance(),
+                picked.group()
+            ));
+        }
+        if !is_first {
+            picks.interrupted();
+            return Ok(());
+        }
+        picks.count(picked.group()).or_else(wrong)
+    }
+
+    /// What a replica says must have been true, and be no older than what it
+    /// must know.
+    pub(crate) fn check_said(
+        &mut self,
+        number: usize,
+        stream: u64,
+        said: &WatchResponse,
+    ) -> Result<(), String> {
+        let parsed = |name: &str| ServiceName::parse(name).map_err(|error| error.to_string());
+        match &said.kind {
+            Some(Said::View(update)) => {
+                self.counts.views += 1;
+                let service = parsed(&update.service)?;
+                self.ledger.shown(&service, update.revision, &update.view)?;
+                let at = &self.streams[stream as usize];
+                let seat = &self.seats[at.replica as usize - 1];
+                let floor = seat.newest_at_start.get(&service).copied().unwrap_or(0);
+                if seat.life == at.replica_life && update.revision < floor {
+                    return Err(format!(
+                        "caller {number} was shown {} of {service} by replica {}, which began \
+                         when {floor} was known",
+                        update.revision, at.replica
+                    ));
+                }
+            }
+            Some(Said::Absent(absent)) => {
+                let service = parsed(&absent.service)?;
+                self.ledger.was_absent(&service, absent.revision)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The planted bug: the view's revision is taken, and the route before it
+    /// kept.
+    pub(crate) fn keep_old_route(&mut self, number: usize, said: &mut WatchResponse) {
+        let Some(Said::View(update)) = &mut said.kind else {
+            return;
+        };
+        let service = ServiceName::parse(&update.service).expect("a name");
+        let used = self.callers[number].core.used(&update.service);
+        let before = self.ledger.view_at(&service, used);
+        let Ok(mut view) = View::decode(update.view.clone()) else {
+            return;
+        };
+        if let Some(before) = before {
+            let bytes = trimtab_server::convert::encode_view(before).bytes;
+            view.route = View::decode(bytes).ok().and_then(|before| before.route);
+            update.view = view.encode_to_vec().into();
+            update.checksum = trimtab_proto::checksum(&update.view);
+        }
+    }
+}
+
+/// Whom the view and the connections allow to be picked.
+fn expect(revision: u64, view: Option<&ServiceView>, caller: &Caller, service: usize) -> Expected {
+    let mut expected = Expected {
+        revision,
+        weighted: false,
+        groups: BTreeMap::new(),
+    };
+    let Some(view) = view else {
+        return expected;
+    };
+    let weight = |name: &str| {
+        let mut weights = view.route.weights.iter();
+        let found = weights.find(|(group, _)| group.as_ref() == name);
+        found.map_or(0, |(_, weight)| weight)
+    };
+    let falls_to_dark = view.route.policy.fall_back_to_dark;
+    let level_of = |name: &str, state: GroupState| match state {
+        _ if weight(name) > 0 => 0,
+        GroupState::Active | GroupState::Standby => 1,
+        GroupState::Dark => 2,
+        GroupState::Retiring => 3,
+    };
+    for level in [0, 1, 2, 3] {
+        if level == 2 && !falls_to_dark {
+            continue;
+        }
+        for (name, state) in &view.groups {
+            if level_of(name.as_ref(), *state) != level {
+                continue;
+            }
+            let carrying = carrying(view, name.as_ref(), weight(name.as_ref()), caller, service);
+            expected
+                .groups
+                .extend(carrying.map(|it| (name.to_string(), it)));
+        }
+        if !expected.groups.is_empty() {
+            expected.weighted = level == 0;
+            break;
+        }
+    }
+    expected
+}
+
+/// `None` when nobody of the group is connected, nor tried for the first time.
+fn carrying(
+    view: &ServiceView,
+    group: &str,
+    weight: u32,
+    caller: &Caller,
+    service: usize,
+) -> Option<Carrying> {
+    let members: Vec<(&Arc<_>, LinkState)> = view
+        .instances
+        .iter()
+        .filter(|it| it.group().as_ref() == group)
+        .filter(|it| matches!(it.status(), Status::Ready | Status::Suspect))
+        .filter_map(|it| Some((it, caller.state_of(service, it.spec.address.as_ref())?)))
+        .collect();
+    let is_connected = |(_, state): &&(&Arc<_>, LinkState)| *state == LinkState::Up;
+    let connected: Vec<_> = members.iter().filter(is_connected).collect();
+    if connected.is_empty() && members.iter().all(|(_, state)| *state == LinkState::Down) {
+        return None;
+    }
+    let is_ready = |it: &&&(&Arc<trimtab_registry::instance::Instance>, LinkState)| {
+        it.0.status() == Status::Ready
+    };
+    let any_ready = connected.iter().any(|it| is_ready(&it));
+    let instances = connected
+        .iter()
+        .filter(|it| !any_ready || is_ready(it))
+        .map(|it| it.0.id().to_string())
+        .collect();
+    Some(Carrying {
+        weight,
+        has_connection: !connected.is_empty(),
+        instances,
+    })
+}
