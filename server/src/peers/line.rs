@@ -38,8 +38,11 @@ const REQUESTS_WAITING_MAX: usize = 2;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// A stream that lived this long counts as a connection that worked.
-const STREAM_SETTLED: Duration = Duration::from_secs(1);
+/// A stream that lived this long was a connection that worked: longer than it
+/// takes to find out that the peer is silent, while connecting or afterwards.
+/// Otherwise each attempt to reach a silent peer would end one outage and
+/// report another.
+const STREAM_SETTLED: Duration = Duration::from_secs(6);
 
 /// How long a closing line waits for the peer to take the last messages.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
