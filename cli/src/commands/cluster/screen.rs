@@ -64,13 +64,17 @@ fn standing(replicas: &[ReplicaStatus]) -> String {
 }
 
 fn role(replica: &ReplicaStatus) -> Cell {
+    let name = match replica.is_learner {
+        true => "learner".to_owned(),
+        false => replica.role.to_string(),
+    };
     match replica.role {
         _ if !replica.reachable => Cell::styled("unreachable", BAD),
         _ if !replica.halted.is_empty() => Cell::styled("halted", BAD),
         _ if !replica.error.is_empty() => Cell::styled("stopped", BAD),
-        role if !replica.caught_up => Cell::styled(format!("{role}, catching up"), NOTICE),
-        ReplicaRole::Leader => Cell::styled("leader", GOOD),
-        role => Cell::styled(role.to_string(), PLAIN),
+        _ if !replica.caught_up => Cell::styled(format!("{name}, catching up"), NOTICE),
+        ReplicaRole::Leader => Cell::styled(name, GOOD),
+        _ => Cell::styled(name, PLAIN),
     }
 }
 
