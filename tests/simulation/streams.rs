@@ -3,7 +3,7 @@
 use trimtab_proto::v1::watch_request::Kind;
 
 use crate::packet::{Flow, Node};
-use crate::world::{Event, World};
+use crate::world::{Event, SERVICES, World};
 
 /// How late a caller, and a replica, may notice that the other is gone without
 /// a word: pings, and the patience with them.
@@ -21,8 +21,8 @@ pub(crate) struct Stream {
     pub(crate) replica: u64,
     pub(crate) replica_life: u64,
     pub(crate) opened: u64,
-    /// When it was known at the replica, if it is.
-    pub(crate) served_since: Option<u64>,
+    /// Since when the replica knows that the caller follows each service.
+    pub(crate) served_since: [Option<u64>; SERVICES.len()],
     /// When the last packet arrives, there and here.
     last: [u64; 2],
     is_broken: bool,
@@ -38,7 +38,7 @@ impl World {
             replica,
             replica_life: self.seats[replica as usize - 1].life,
             opened: self.now,
-            served_since: None,
+            served_since: [None; SERVICES.len()],
             last: [self.now; 2],
             is_broken: false,
         });
@@ -160,8 +160,11 @@ impl World {
             self.end_dies(stream, true);
             return Ok(());
         }
-        if matches!(&flow, Flow::Request(it) if matches!(it.kind, Some(Kind::Subscribe(_)))) {
-            at.served_since = Some(self.now);
+        if let Flow::Request(request) = &flow
+            && let Some(Kind::Subscribe(subscribe)) = &request.kind
+            && let Some(service) = SERVICES.iter().position(|it| *it == subscribe.service)
+        {
+            at.served_since[service] = Some(self.now);
         }
         self.with_host(replica, |host| {
             match flow {

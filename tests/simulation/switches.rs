@@ -22,13 +22,12 @@ impl World {
             };
             let at = &self.streams[stream as usize];
             let host = self.seats[at.replica as usize - 1].host.as_ref();
-            let is_served = host.is_some_and(|host| host.has_stream(stream))
-                && at.served_since.is_some_and(|since| since < tally.since);
-            if !is_served {
+            if !host.is_some_and(|host| host.has_stream(stream)) {
                 continue;
             }
             for (number, name) in SERVICES.iter().enumerate() {
-                if !following.services.iter().any(|it| it.as_ref() == *name) {
+                let is_served = at.served_since[number].is_some_and(|since| since < tally.since);
+                if !is_served || !following.services.iter().any(|it| it.as_ref() == *name) {
                     continue;
                 }
                 let used = caller.core.used(name);
