@@ -24,6 +24,7 @@ pub(crate) struct Counts {
     pub(crate) unanswered: u64,
     pub(crate) undecided: u64,
     pub(crate) expired: u64,
+    pub(crate) dark_zones: u64,
     pub(crate) views: u64,
     pub(crate) rivals: u64,
     pub(crate) stops: u64,
@@ -58,6 +59,7 @@ impl Counts {
         self.unanswered += other.unanswered;
         self.undecided += other.undecided;
         self.expired += other.expired;
+        self.dark_zones += other.dark_zones;
         self.views += other.views;
         self.rivals += other.rivals;
         self.stops += other.stops;

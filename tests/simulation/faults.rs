@@ -1,18 +1,18 @@
 //! What goes wrong while a run is not healed. Each kind is on or off for a whole run, by its seed.
 
-use crate::fleet::Life;
+use crate::fleet::{Life, ZONES};
 use crate::host::campaign_now;
 use crate::packet::{Node, Outbox};
 use crate::world::{Event, World};
 
 /// Kinds of faults that come by time, one bit each of `World::kinds`.
-const KINDS: u64 = 14;
+const KINDS: u64 = 15;
 /// A process dies right after it took a new term: with its vote, if it gave it.
-const AFTER_A_VOTE: u64 = 14;
+const AFTER_A_VOTE: u64 = 15;
 /// One replica's disk, and no other's, forgets what it was told.
-const BIT_FLIPS: u64 = 15;
+const BIT_FLIPS: u64 = 16;
 /// A second candidate asks a voter that has just died and come back.
-const RIVALS: u64 = 16;
+const RIVALS: u64 = 17;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -41,7 +41,8 @@ impl World {
             10 => self.end_an_instance(),
             11 => self.crash_all(),
             12 => self.restart_a_caller(),
-            _ => self.cut_a_caller_off(),
+            13 => self.cut_a_caller_off(),
+            _ => self.darken_a_zone(replica),
         }
         Ok(())
     }
@@ -203,6 +204,25 @@ impl World {
                 self.crash(replica);
             }
         }
+    }
+
+    /// All instances of a zone do not reach the replicas, or one of them, for
+    /// longer than many a TTL. They live, and register anew afterwards.
+    fn darken_a_zone(&mut self, replica: u64) {
+        let zone = ZONES[self.chance.index(ZONES.len())];
+        let until = self.now + self.chance.between(1_000, 12_000);
+        let replicas = match self.chance.per_mille(500) {
+            true => 1..=self.replicas(),
+            false => replica..=replica,
+        };
+        for instance in self.fleet.iter().filter(|it| it.zone() == zone) {
+            for replica in replicas.clone() {
+                let (here, there) = (instance.node(), Node::Replica(replica));
+                self.network.cut(here, there, until);
+                self.network.cut(there, here, until);
+            }
+        }
+        self.counts.dark_zones += 1;
     }
 
     /// A replica took a new term: may it die of it? If it gave its vote, that
