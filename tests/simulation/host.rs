@@ -108,6 +108,24 @@ impl Wake for News {
     }
 }
 
+/// What a replica must not forget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    term: u64,
+    snapshot: u64,
+    /// Term and index of the last entry.
+    last: (u64, u64),
+}
+
+impl Kept {
+    /// Whether something of it is missing in what was found. A log only grows
+    /// or is replaced by a later term's, unless a snapshot came.
+    pub(crate) fn is_missing_in(&self, found: &Self) -> bool {
+        let has_grown = found.last >= self.last || found.snapshot != self.snapshot;
+        found.term < self.term || !has_grown
+    }
+}
+
 /// A running process.
 pub(crate) struct Host {
     setup: Setup,
@@ -226,6 +244,14 @@ impl Host {
 
     pub(crate) fn replica(&self) -> &Replica {
         self.engine.replica()
+    }
+
+    pub(crate) fn kept(&mut self) -> Kept {
+        Kept {
+            term: self.replica().term(),
+            snapshot: self.replica().snapshot_index(),
+            last: self.engine.parts().store.last,
+        }
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -8,7 +8,7 @@ use trimtab_server::consensus::error::FatalError;
 
 use crate::chance::Chance;
 use crate::disk::Disk;
-use crate::host::Host;
+use crate::host::{Host, Kept};
 use crate::packet::{Answer, Flow, Node, Packet, Reply};
 use crate::world::{DRIFT_MAX, Event, World};
 
@@ -37,9 +37,9 @@ pub(crate) struct Seat {
     pub(crate) doomed: bool,
     pub(crate) slow_until: u64,
     syncs: u64,
-    /// Its term and last index after it last did all it was asked to: both
-    /// were synced, and what it then said relied on them.
-    synced: (u64, u64),
+    /// What it had after it last did all it was asked to: it was synced, and
+    /// what it then said relied on it.
+    synced: Kept,
     /// The newest views when its process began: what it serves is no older.
     pub(crate) newest_at_start: BTreeMap<ServiceName, u64>,
     /// It refused to go on, and waits for its operator.
@@ -62,7 +62,7 @@ impl Seat {
             doomed: false,
             slow_until: 0,
             syncs: 0,
-            synced: (0, 0),
+            synced: Kept::default(),
             newest_at_start: BTreeMap::new(),
             is_out: false,
         }
@@ -164,12 +164,10 @@ impl World {
         seat.paused_until = 0;
         seat.inbox.clear();
         match Host::start(&self.setup, replica, seat.life, now, &seat.disk) {
-            Ok(host) => {
+            Ok(mut host) => {
                 let life = seat.life;
-                let found = (host.replica().term(), host.replica().last_index());
-                let is_shorter = found.0 == seat.synced.0 && found.1 < seat.synced.1;
-                let is_older = found.0 < seat.synced.0;
-                if (is_shorter || is_older) && self.setup.planted.is_none() {
+                let found = host.kept();
+                if seat.synced.is_missing_in(&found) && self.setup.planted.is_none() {
                     return self.came_back_short(replica, found);
                 }
                 seat.host = Some(host);
@@ -238,11 +236,11 @@ impl World {
         }
         let Err(error) = worked else {
             let seat = &mut self.seats[at];
-            if let Some(host) = seat.host.as_ref() {
+            if let Some(host) = seat.host.as_mut() {
                 let was_halted = std::mem::replace(&mut seat.is_halted, host.is_halted);
                 self.counts.disk_errors += u64::from(host.is_halted && !was_halted);
                 if !host.is_halted {
-                    seat.synced = (host.replica().term(), host.replica().last_index());
+                    seat.synced = host.kept();
                 }
             }
             if took_term {
@@ -292,7 +290,7 @@ impl World {
 
     /// Everything was synced when it died, and now it is not there. After a
     /// flipped bit that is counted: docs/simulation.md says what is known of it.
-    fn came_back_short(&mut self, replica: u64, found: (u64, u64)) -> Result<(), String> {
+    fn came_back_short(&mut self, replica: u64, found: Kept) -> Result<(), String> {
         if self.flipped == Some(replica) {
             self.counts.shortened += 1;
             self.put_out(replica);

@@ -37,6 +37,8 @@ pub(crate) struct Vault {
     /// The snapshot that was installed since it was asked last.
     installed: Option<u64>,
     last_index: u64,
+    /// Term and index of the last entry that was kept, or of the snapshot.
+    pub(super) last: (u64, u64),
     unwritten: Option<Late>,
     views: Arc<Views>,
     /// The registry after the last round, and what was shown beyond it.
@@ -57,6 +59,7 @@ impl Vault {
             log: BTreeMap::new(),
             installed: None,
             last_index: 0,
+            last: (0, 0),
             unwritten: None,
             views,
             early: (Registry::new(), BTreeSet::new()),
@@ -71,6 +74,7 @@ impl Vault {
     ) -> Result<(), StorageError> {
         self.storage.found(1, snapshot, hard_state)?;
         self.installed = Some(index_of(snapshot));
+        self.last = place_of(snapshot);
         self.last_index = index_of(snapshot);
         Ok(())
     }
@@ -123,6 +127,12 @@ impl Vault {
             hard_state,
         });
         self.survived(saved)
+    }
+
+    fn note_last(&mut self, entries: &[wire::Entry]) {
+        if let Some(entry) = entries.last() {
+            self.last = (entry.term, entry.index);
+        }
     }
 
     fn note(&mut self, entry: &wire::Entry) {
@@ -196,11 +206,13 @@ impl Store for Vault {
         if let Some(saved) = &saved {
             let at = index_of(&saved.snapshot);
             self.installed = Some(at);
+            self.last = place_of(&saved.snapshot);
             self.last_index = saved.entries.last().map_or(at, |entry| entry.index);
             self.log.clear();
             for entry in saved.entries.iter().filter(|entry| entry.index > at) {
                 self.note(entry);
             }
+            self.note_last(&saved.entries);
         }
         Ok(saved)
     }
@@ -208,9 +220,9 @@ impl Store for Vault {
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
         self.save_as_planted(round)?;
         if let Some(snapshot) = round.installed {
-            let index = index_of(snapshot);
             self.log.clear();
-            self.installed = Some(index);
+            self.installed = Some(index_of(snapshot));
+            self.last = place_of(snapshot);
         }
         if let Some(first) = round.entries.first() {
             self.log.split_off(&first.index);
@@ -218,6 +230,7 @@ impl Store for Vault {
         for entry in round.entries {
             self.note(entry);
         }
+        self.note_last(round.entries);
         if self.planted == Some(Planted::PublishBeforeCommit) {
             self.publish_early();
         }
@@ -243,6 +256,10 @@ impl Store for Vault {
 }
 
 fn index_of(snapshot: &wire::Snapshot) -> u64 {
+    place_of(snapshot).1
+}
+
+fn place_of(snapshot: &wire::Snapshot) -> (u64, u64) {
     let metadata = snapshot.metadata.as_ref();
-    metadata.map_or(0, |metadata| metadata.index)
+    metadata.map_or((0, 0), |metadata| (metadata.term, metadata.index))
 }
