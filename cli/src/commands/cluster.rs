@@ -1,6 +1,7 @@
 //! `trimtab cluster`: the replicas of the registry.
 
 use clap::{Args, Subcommand, value_parser};
+use trimtab_client::error::Error;
 use trimtab_client::operator::members::{AddedReplica, Leadership, MembersChange};
 
 use crate::failure::{Exit, Failure};
@@ -79,26 +80,44 @@ pub(crate) async fn run(args: &ClusterArgs, session: &Session) -> Result<(), Fai
             Err(Failure::new(Exit::Unavailable, asked))
         }
         Verb::Add { address } => {
-            let added = operator.add_replica(address).await?;
+            let added = operator.add_replica(address).await.map_err(of_replica)?;
             session.output.result(&added, added_text)
         }
         Verb::Promote { id, replacing } => {
-            let change = operator.promote_replica(*id, *replacing).await?;
+            let change = operator
+                .promote_replica(*id, *replacing)
+                .await
+                .map_err(of_replica)?;
             session
                 .output
                 .result(&change, |change| changed_text(change, "has a vote"))
         }
         Verb::Remove { id, force } => {
-            let change = operator.remove_replica(*id, *force).await?;
+            let change = operator
+                .remove_replica(*id, *force)
+                .await
+                .map_err(of_replica)?;
             session
                 .output
                 .result(&change, |change| changed_text(change, "is removed"))
         }
         Verb::Transfer { id } => {
-            let leadership = operator.transfer_leadership(*id).await?;
+            let leadership = operator
+                .transfer_leadership(*id)
+                .await
+                .map_err(of_replica)?;
             let text = |now: &Leadership| format!("replica {} leads\n", now.leader_id);
             session.output.result(&leadership, text)
         }
+    }
+}
+
+/// A replica that is not there is none of the services that the usual hint
+/// names; the message says where to look.
+fn of_replica(error: Error) -> Failure {
+    match &error {
+        Error::NotFound(_) => Failure::new(Exit::NotFound, error.to_string()),
+        _ => error.into(),
     }
 }
 

@@ -84,5 +84,7 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_an_exit_code() {
     assert_eq!(code(&unknown), Some(4), "{}", unknown.stderr);
     let error: Value = serde_json::from_str(&unknown.stderr).unwrap();
     assert_eq!(error["error"]["code"], "not_found");
+    // The usual one is about services.
+    assert_eq!(error["error"]["hints"], serde_json::json!([]));
     assert_eq!(code(&registry.run(&["cluster", "remove", "0"])), Some(2));
 }
