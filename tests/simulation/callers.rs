@@ -94,9 +94,16 @@ impl Caller {
         self.lines[service].get(address).map(|line| line.state)
     }
 
-    /// Calls made that are neither answered nor lost.
+    /// Calls made that are neither answered nor lost: those that wait, and
+    /// those under way.
     pub(crate) fn open_calls(&self) -> (usize, usize) {
         (self.waiting.len(), self.under_way.len())
+    }
+
+    /// Calls that wait though there is someone to call.
+    pub(crate) fn stuck_calls(&self) -> usize {
+        let is_stuck = |it: &&Waiting| self.picks[it.service].has_anyone();
+        self.waiting.iter().filter(is_stuck).count()
     }
 
     pub(crate) fn has_lines_to(&self, address: &str) -> Vec<usize> {

@@ -69,6 +69,12 @@ impl Picks {
         self.expected = Some(expected);
     }
 
+    /// Whether there is anyone to call, by the view and the route's policy.
+    pub(crate) fn has_anyone(&self) -> bool {
+        let groups = self.expected.as_ref().map(|expected| &expected.groups);
+        groups.is_some_and(|groups| groups.values().any(|group| group.has_connection))
+    }
+
     /// Calls were drawn that are not counted.
     fn interrupted(&mut self) {
         self.run = None;

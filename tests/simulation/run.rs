@@ -105,10 +105,11 @@ fn check_callers(world: &World) -> Result<(), String> {
             }
         }
         let (waiting, under_way) = caller.open_calls();
-        if waiting > 0 {
-            return Err(format!("{waiting} calls of caller {number} still wait"));
+        let stuck = caller.stuck_calls();
+        if stuck > 0 {
+            return Err(format!("{stuck} calls of caller {number} still wait"));
         }
-        if caller.made != caller.ended + under_way as u64 {
+        if caller.made != caller.ended + (waiting + under_way) as u64 {
             return Err(format!(
                 "caller {number} made {} calls, {} ended",
                 caller.made, caller.ended
