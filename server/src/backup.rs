@@ -2,7 +2,7 @@
 //!
 //! `trimtab snapshot` and the RPC behind it are thin covers over this room. A
 //! file is made whole or not at all ([`target`]), says what it is and proves
-//! that it is undamaged ([`format`]), and becomes the data directory of a new
+//! that it is undamaged ([`mod@format`]), and becomes the data directory of a new
 //! cluster, not of the one it was saved from ([`restore`]).
 
 pub mod directory;

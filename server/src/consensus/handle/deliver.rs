@@ -99,7 +99,7 @@ impl Handle {
     }
 
     /// Takes a snapshot message that arrived whole
-    /// ([`super::transfer::Arriving`]) from a replica with this data
+    /// ([`crate::consensus::transfer::Arriving`]) from a replica with this data
     /// directory.
     ///
     /// # Errors
