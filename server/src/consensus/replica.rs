@@ -269,15 +269,24 @@ impl Replica {
         let snapshot = Some(ready.snapshot())
             .filter(|snapshot| !snapshot.is_empty())
             .cloned();
-        let save = ready.must_sync().then(|| Save {
+        // Whoever it removes may be gone for good as soon as it hears of it:
+        // were it forgotten here by then, it would be asked for its vote.
+        let decides_members = (ready.committed_entries().iter())
+            .any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        let save = (ready.must_sync() || decides_members).then(|| Save {
             snapshot: snapshot.clone(),
             entries: entries.clone(),
             hard_state: self.hard_state.clone(),
         });
+        let mut messages = ready.take_messages();
+        let mut messages_after_save = ready.take_persisted_messages();
+        if decides_members {
+            messages_after_save.splice(0..0, messages.drain(..));
+        }
         let batch = Batch {
-            messages: ready.take_messages(),
+            messages,
             save,
-            messages_after_save: ready.take_persisted_messages(),
+            messages_after_save,
         };
         self.round = Some(Round {
             ready,

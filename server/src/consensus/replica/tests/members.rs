@@ -246,6 +246,19 @@ fn a_leader_that_finds_itself_removed_stops_and_the_others_go_on() {
 }
 
 #[test]
+fn whoever_is_alone_after_a_removal_knows_it_before_the_removed_one_does() {
+    let mut cluster = Cluster::new(2, 1_000, 100);
+    cluster.elect(1);
+    assert_eq!(cluster.ask(1, &remove(2)), Ok(Proposed::Taken));
+    cluster.settle();
+    assert_eq!(cluster.ended(2), Some(&FatalError::Removed { id: 2 }));
+    // It must not ask for a vote that nobody can give any more.
+    cluster.restart(1);
+    cluster.tick_until_led_by(&[1]);
+    assert_eq!(cluster.voters(1), [1]);
+}
+
+#[test]
 fn an_id_may_come_back_on_another_disk_and_its_past_is_not_held_against_it() {
     let mut cluster = Cluster::new(3, 10, 50);
     cluster.elect(1);
