@@ -34,6 +34,14 @@ pub(crate) struct Counts {
     pub(crate) waits: u64,
     pub(crate) calls_lost: u64,
     pub(crate) switches: u64,
+    pub(crate) members_added: u64,
+    pub(crate) members_promoted: u64,
+    /// Of these, by giving them another's vote.
+    pub(crate) members_replaced: u64,
+    pub(crate) members_removed: u64,
+    /// Removed replicas that found out, and stopped.
+    pub(crate) members_gone: u64,
+    pub(crate) disks_lost: u64,
     /// Everything that happened, in one number.
     pub(crate) trace: u64,
 }
@@ -69,6 +77,12 @@ impl Counts {
         self.waits += other.waits;
         self.calls_lost += other.calls_lost;
         self.switches += other.switches;
+        self.members_added += other.members_added;
+        self.members_promoted += other.members_promoted;
+        self.members_replaced += other.members_replaced;
+        self.members_removed += other.members_removed;
+        self.members_gone += other.members_gone;
+        self.disks_lost += other.disks_lost;
         self.trace ^= other.trace;
     }
 }

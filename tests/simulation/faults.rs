@@ -13,6 +13,10 @@ const AFTER_A_VOTE: u64 = 15;
 const BIT_FLIPS: u64 = 16;
 /// A second candidate asks a voter that has just died and come back.
 const RIVALS: u64 = 17;
+/// Replicas are added, promoted, replaced and removed (`operator.rs`).
+pub(crate) const MEMBERS: u64 = 18;
+/// Along with that, disks are lost, and their replicas replaced.
+pub(crate) const LOST_DISKS: u64 = 19;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -267,11 +271,14 @@ impl World {
             0 => voter,
             leader => leader,
         };
-        if from == rival {
+        // Whoever waits to be taken in knows no term, and is told nothing.
+        if from == rival || host.replica().term() == 0 {
             return;
         }
         self.counts.rivals += 1;
-        let packet = campaign_now(from, rival, host.replica().term());
+        let disk_of = |id: u64| self.seats[id as usize - 1].disk_id;
+        let disks = (disk_of(from), disk_of(rival));
+        let packet = campaign_now(from, rival, host.replica().term(), disks);
         let event = Event::Arrive {
             from: Node::Replica(from),
             to: Node::Replica(rival),
@@ -286,7 +293,7 @@ impl World {
         // What a flip does must not be taken for the work of a planted bug.
         let is_wanted = self.setup.planted.is_none() && self.kinds & (1 << BIT_FLIPS) != 0;
         let happens = !self.healed && is_wanted;
-        let may = self.replicas() > 1 && self.flipped.is_none_or(|it| it == replica);
+        let may = self.flipped.is_none_or(|it| it == replica) && self.may_lose(replica);
         if happens && may && self.chance.per_mille(300) {
             self.flipped = Some(replica);
             self.counts.bit_flips += 1;

@@ -48,7 +48,7 @@ pub(crate) struct Instance {
     pub(crate) life: Life,
     pub(crate) lease: Option<LeaseKey>,
     starting: bool,
-    replicas: u64,
+    pub(crate) replicas: u64,
     /// The replica it speaks with.
     pub(crate) replica: u64,
     calls: u64,

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{Entry, MessageType, Snapshot};
 use tokio::sync::oneshot::channel;
-use trimtab_proto::internal::v1 as wire;
 use trimtab_proto::v1::WatchResponse;
 use trimtab_registry::command::Command;
 use trimtab_registry::instance::LeaseKey;
@@ -20,13 +19,11 @@ use trimtab_server::consensus::config::ReplicaConfig;
 use trimtab_server::consensus::engine::{Engine, Parts};
 use trimtab_server::consensus::entry::encode_command;
 use trimtab_server::consensus::error::FatalError;
-use trimtab_server::consensus::founding::founding;
 use trimtab_server::consensus::input::Input;
-use trimtab_server::consensus::membership::{Member, Membership};
-use trimtab_server::consensus::message;
-use trimtab_server::consensus::outside::{Carrier, Store as _};
+use trimtab_server::consensus::membership::{Member, Members, cluster_id};
+use trimtab_server::consensus::outside::Store as _;
 use trimtab_server::consensus::replica::Replica;
-use trimtab_server::consensus::start::restore;
+use trimtab_server::consensus::start::{found, join, restore};
 use trimtab_server::consensus::status::Role;
 use trimtab_server::convert::encode_view;
 use trimtab_server::grpc::watching::Watching;
@@ -37,6 +34,8 @@ use trimtab_server::views::Views;
 use trimtab_server::watchers::Watchers;
 
 use self::observer::{Ear, Keeper};
+use self::others::Outgoing;
+pub(crate) use self::others::campaign_now;
 use self::serving::{Asked, Gathering};
 use self::vault::Vault;
 use crate::disk::Disk;
@@ -44,6 +43,7 @@ use crate::packet::{Answer, Node, Outbox, Packet, Reply};
 use crate::planted::Planted;
 
 mod observer;
+mod others;
 mod serving;
 mod vault;
 
@@ -56,7 +56,7 @@ const CUT_OFF_AFTER: u64 = 2_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) seed: u64,
-    pub(crate) members: BTreeMap<u64, Member>,
+    pub(crate) founders: BTreeMap<u64, Member>,
     pub(crate) snapshot_every: u64,
     pub(crate) trailing_entries: u64,
     pub(crate) leases: LeaseSettings,
@@ -71,6 +71,7 @@ pub(crate) struct AppliedRound {
     pub(crate) entries: Vec<Entry>,
     /// What it made. Copying it copies pointers.
     pub(crate) registry: Registry,
+    pub(crate) members: Arc<Members>,
 }
 
 /// What a process did since it was asked last.
@@ -86,16 +87,16 @@ pub(crate) struct Done {
     pub(crate) judged: Vec<(Vec<LeaseKey>, Bytes)>,
 }
 
-/// Messages on their way out.
-#[derive(Debug, Default)]
-struct Outgoing(Vec<wire::Message>);
-
-impl Carrier for Outgoing {
-    fn send(&mut self, message: wire::Message) {
-        self.0.push(message);
-    }
-
-    fn follow(&mut self, _: &Membership) {}
+/// Whose process it is, on what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine<'a> {
+    pub(crate) id: u64,
+    /// How many processes there were before, with this one.
+    pub(crate) life: u64,
+    pub(crate) disk: &'a Disk,
+    pub(crate) disk_id: u64,
+    /// On an empty disk it founds the cluster, or waits to be taken in.
+    pub(crate) founds: bool,
 }
 
 /// Says whether a watch stream has news.
@@ -138,6 +139,7 @@ pub(crate) struct Host {
     pub(crate) now: u64,
     started: u64,
     engine: Engine<Vault, Ear, Outgoing>,
+    disk_id: u64,
     incarnation: u64,
     ear: Ear,
     watchers: Arc<Watchers>,
@@ -148,6 +150,8 @@ pub(crate) struct Host {
     gathering: BTreeMap<u64, Gathering>,
     last_id: u64,
     leaderless_since: Option<u64>,
+    /// When it asks next whether it was removed.
+    asks_at: u64,
     encoded: Option<Result<Snapshot, FatalError>>,
     /// It ran before this start, and has forgotten who watched.
     was_down: bool,
@@ -159,24 +163,32 @@ pub(crate) struct Host {
 
 impl Host {
     /// Starts on what the disk holds. An error is the operator's to read.
-    pub(crate) fn start(
-        setup: &Setup,
-        id: u64,
-        life: u64,
-        now: u64,
-        disk: &Disk,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(setup: &Setup, machine: Machine<'_>, now: u64) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let disk_id = setup.members.get(&id).map_or(0, |it| it.disk_id);
+        let Machine {
+            id,
+            life,
+            disk,
+            disk_id,
+            founds,
+        } = machine;
         let identity = Identity::of_new(id, disk_id);
         let disk = disk.clone();
         let attached = disk.clone();
-        let storage = Storage::open_on_disks(
+        let mut storage = Storage::open_on_disks(
             Path::new("a simulated disk"),
             move || Ok(attached.attach()),
             identity,
         )
         .map_err(|e| text(&e))?;
+        let was_down = storage.identity().cluster_id != 0;
+        if !was_down {
+            let begun = match founds {
+                true => found(&mut storage, &setup.founders),
+                false => join(&mut storage, cluster_id(&setup.founders)),
+            };
+            begun.map_err(|e| text(&e))?;
+        }
         let ear = Ear {
             keeper: Arc::new(Mutex::new(Keeper::new(setup.leases, setup.planted))),
             views: Views::new(encode_view),
@@ -184,17 +196,8 @@ impl Host {
         let views = Arc::clone(&ear.views);
         let mut store = Vault::new(storage, disk, setup.planted, views);
         let saved = store.load().map_err(|e| text(&e))?;
-        let was_down = saved.is_some();
-        let restored = match saved {
-            Some(saved) => restore(saved).map_err(|e| text(&e))?,
-            None => {
-                let first = founding(&setup.members).map_err(|e| text(&e))?;
-                let snapshot = message::snapshot_to_wire(first.snapshot.clone());
-                let hard_state = message::hard_state_to_wire(&first.hard_state);
-                store.found(&snapshot, &hard_state).map_err(|e| text(&e))?;
-                first
-            }
-        };
+        let saved = saved.ok_or("nothing was founded")?;
+        let restored = restore(saved).map_err(|e| text(&e))?;
         let incarnation = id * 1_000_000 + life;
         let config = ReplicaConfig {
             id,
@@ -221,6 +224,7 @@ impl Host {
             now,
             started: now,
             engine,
+            disk_id,
             incarnation,
             ear,
             watchers: Arc::default(),
@@ -232,6 +236,7 @@ impl Host {
             // Answers to an earlier process are not taken for its own.
             last_id: incarnation * 1_000_000,
             leaderless_since: Some(now),
+            asks_at: 0,
             encoded: None,
             was_down,
             cut_off: false,
@@ -318,12 +323,9 @@ impl Host {
     /// Takes what arrived.
     pub(crate) fn take(&mut self, packet: Packet) -> Result<(), FatalError> {
         let input = match packet {
-            Packet::Raft { bytes, .. } => Some(self.step(bytes)?),
+            Packet::Raft { disks, bytes, .. } => self.step(disks, bytes)?,
             Packet::Call(call) => self.serve(call),
-            Packet::Answer(Answer { id, path, reply }) => {
-                self.relay(id, path, reply);
-                None
-            }
+            Packet::Answer(Answer { id, path, reply }) => self.relay(id, path, reply),
         };
         match input {
             Some(input) => self.round(vec![input], 0),
@@ -333,18 +335,6 @@ impl Host {
 
     pub(crate) fn report(&mut self, report: Report) -> Result<(), FatalError> {
         self.round(vec![Input::Report(report)], 0)
-    }
-
-    fn step(&self, bytes: Bytes) -> Result<Input, FatalError> {
-        let decoded = wire::Message::decode(bytes)
-            .map_err(|error| FatalError::Raft(format!("undecodable: {error}")))?;
-        let message = message::from_wire(decoded)
-            .map_err(|error| FatalError::Raft(format!("a replica's message: {error}")))?;
-        let from = self.setup.members.get(&message.from);
-        Ok(Input::Step {
-            from_disk: from.map_or(0, |it| it.disk_id),
-            messages: vec![message],
-        })
     }
 
     /// One round of the engine, and what comes of it.
@@ -387,7 +377,8 @@ impl Host {
 
     /// What the engine sent and applied.
     fn collect(&mut self, before: u64) {
-        for message in std::mem::take(&mut self.engine.parts().carrier.0) {
+        let messages = std::mem::take(&mut self.engine.parts().carrier.messages);
+        for (to_disk, message) in messages {
             let to = Node::Replica(message.to);
             let is_snapshot = message.msg_type == MessageType::MsgSnapshot as u32;
             let is_vote = message.msg_type == MessageType::MsgRequestVoteResponse as u32;
@@ -395,7 +386,11 @@ impl Host {
                 self.done.voted_for = Some(message.to);
             }
             let bytes = Bytes::from(message.encode_to_vec());
-            let packet = Packet::Raft { bytes, is_snapshot };
+            let packet = Packet::Raft {
+                disks: (self.disk_id, to_disk),
+                bytes,
+                is_snapshot,
+            };
             self.done.out.sends.push((to, packet));
         }
         let has_news = self.replica().applied() != before;
@@ -408,6 +403,7 @@ impl Host {
             restored_at,
             entries,
             registry,
+            members: Arc::clone(self.replica().members()),
         });
     }
 
@@ -419,30 +415,16 @@ impl Host {
         let since = *self.leaderless_since.get_or_insert(self.now);
         if self.now >= since + CUT_OFF_AFTER {
             self.say_cut_off(true);
+            self.ask_whether_removed();
         }
     }
 
-    fn relay(&mut self, id: u64, path: Vec<Node>, reply: Reply) {
+    fn relay(&mut self, id: u64, path: Vec<Node>, reply: Reply) -> Option<Input> {
         match reply {
             Reply::Observed(observed) if path.is_empty() => self.observed(id, observed),
+            Reply::Removed(removed) if path.is_empty() => return removed.then_some(Input::Removed),
             reply => self.done.out.answer(id, path, reply),
         }
-    }
-}
-
-/// A leader's word to campaign at once, as it is sent when leadership is
-/// handed over.
-pub(crate) fn campaign_now(from: u64, to: u64, term: u64) -> Packet {
-    let message = wire::Message {
-        msg_type: MessageType::MsgTimeoutNow as u32,
-        from,
-        to,
-        term,
-        ..wire::Message::default()
-    };
-    let bytes = Bytes::from(message.encode_to_vec());
-    Packet::Raft {
-        bytes,
-        is_snapshot: false,
+        None
     }
 }

@@ -5,9 +5,10 @@
 //! and is asked at each step whether the promises hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, EntryType};
 use trimtab_registry::command::Command;
 use trimtab_registry::event::Event;
 use trimtab_registry::history::ChangeKind;
@@ -20,6 +21,7 @@ use trimtab_registry::service::Service;
 use trimtab_registry::state::Registry;
 use trimtab_registry::view::ServiceView;
 use trimtab_server::consensus::entry::{decode_command, encode_result};
+use trimtab_server::consensus::membership::Members;
 use trimtab_server::convert::encode_view;
 
 use crate::host::AppliedRound;
@@ -28,6 +30,7 @@ use crate::host::AppliedRound;
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     term: u64,
+    changes_members: bool,
     data: Bytes,
     context: Bytes,
 }
@@ -75,6 +78,8 @@ pub(crate) struct Ledger {
     /// What the registry was after each index. They share what they have in
     /// common.
     states: BTreeMap<u64, Registry>,
+    /// The members after each index at which anyone ended a round.
+    members: BTreeMap<u64, Arc<Members>>,
     /// All views there ever were, with their checksums, by the revision since
     /// when; `None`: the service had ended.
     views: BTreeMap<(ServiceName, u64), Option<(ServiceView, u64)>>,
@@ -92,6 +97,7 @@ impl Ledger {
             registry,
             results: BTreeMap::new(),
             states: BTreeMap::new(),
+            members: BTreeMap::new(),
             views: BTreeMap::new(),
             leaders: BTreeMap::new(),
             expired: 0,
@@ -137,7 +143,22 @@ impl Ledger {
         if self.states.get(&applied) != Some(&round.registry) {
             return Err(format!("replicas differ in their state at {applied}"));
         }
+        let members = (self.members.entry(applied)).or_insert_with(|| Arc::clone(&round.members));
+        if *members != round.members {
+            return Err(format!("replicas differ in who is a member at {applied}"));
+        }
         Ok(())
+    }
+
+    /// The members after the last index at which anyone ended a round.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        let newest = self.members.last_key_value();
+        newest.map(|(_, it)| Arc::clone(it)).unwrap_or_default()
+    }
+
+    /// Whether an entry that changed the members was applied there.
+    pub(crate) fn changed_members(&self, index: u64) -> bool {
+        (self.lines.get(&index)).is_some_and(|line| line.changes_members)
     }
 
     /// A client was told that its command was applied there, with this result.
@@ -207,6 +228,7 @@ impl Ledger {
         let index = entry.index;
         let line = Line {
             term: entry.term,
+            changes_members: entry.get_entry_type() != EntryType::EntryNormal,
             data: entry.take_data(),
             context: entry.take_context(),
         };
@@ -227,7 +249,7 @@ impl Ledger {
             index,
             term: line.term,
         };
-        if line.data.is_empty() {
+        if line.data.is_empty() || line.changes_members {
             self.registry.skip(at);
         } else {
             let command = decode_command(&line.data).map_err(|error| error.to_string())?;

@@ -21,6 +21,7 @@ mod host;
 mod ledger;
 mod lines;
 mod network;
+mod operator;
 mod packet;
 mod picks;
 mod planted;

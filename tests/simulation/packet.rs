@@ -5,6 +5,7 @@ use trimtab_proto::v1::{WatchRequest, WatchResponse};
 use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::{GroupName, ServiceName};
+use trimtab_server::consensus::change::Change;
 
 /// Someone on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +14,8 @@ pub(crate) enum Node {
     Instance(usize),
     Script(usize),
     Caller(usize),
+    /// Who adds, removes and replaces replicas.
+    Operator,
 }
 
 /// What travels by itself, in any order.
@@ -20,6 +23,8 @@ pub(crate) enum Node {
 pub(crate) enum Packet {
     /// A Raft message, encoded as on the wire.
     Raft {
+        /// The data directories it comes from and is for.
+        disks: (u64, u64),
         bytes: Bytes,
         is_snapshot: bool,
     },
@@ -69,6 +74,15 @@ pub(crate) enum Request {
     },
     /// The same of one replica, asked by another.
     Observe(Vec<ServiceName>),
+    /// Other members; whoever asked has given up at `until`.
+    Change {
+        change: Change,
+        until: u64,
+    },
+    /// Another leader.
+    Transfer(u64),
+    /// Was the replica with this data directory removed?
+    WasRemoved(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -96,6 +110,11 @@ pub(crate) enum Reply {
     },
     Receipts(Tally),
     Observed(Observed),
+    /// The members were changed there, or `None`: they were so already.
+    Changed(Option<u64>),
+    /// The leader will not change them so; nothing was done.
+    Refused,
+    Removed(bool),
 }
 
 /// What a linearizable read tells of one service.
@@ -129,6 +148,8 @@ pub(crate) struct Observed {
 pub(crate) struct Tally {
     /// When its replica began to ask the others.
     pub(crate) since: u64,
+    /// The members it knew, and their data directories.
+    pub(crate) members: Vec<(u64, u64)>,
     /// Every watcher has, and every replica has answered.
     pub(crate) is_complete: bool,
 }

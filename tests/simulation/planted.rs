@@ -43,12 +43,15 @@ pub(crate) enum Planted {
     LossOfConnectionUnnoticed,
     /// A caller begins the order of groups anew for each call.
     OrderForgotten,
+    /// Replicas do not look at each other's data directories, so one that lost
+    /// its own votes again.
+    DisksUnchecked,
 }
 
 impl Planted {
     /// With the number of seeds within which each must be found: several
     /// times what it takes on average.
-    pub(crate) const ALL: [(Planted, u64); 18] = [
+    pub(crate) const ALL: [(Planted, u64); 19] = [
         (Planted::AcknowledgeBeforeSync, 300),
         (Planted::LostTruncation, 300),
         (Planted::PublishBeforeCommit, 20),
@@ -67,5 +70,6 @@ impl Planted {
         (Planted::ReceiptBeforeSwap, 20),
         (Planted::LossOfConnectionUnnoticed, 20),
         (Planted::OrderForgotten, 20),
+        (Planted::DisksUnchecked, 5_000),
     ];
 }

@@ -55,8 +55,12 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Result<Counts, String>
 
 fn check_end(world: &World) -> Result<(), String> {
     let last = world.ledger.registry().applied().index;
+    world.check_members()?;
     for seat in world.seats.iter().filter(|seat| !seat.is_out) {
         let applied = seat.host.as_ref().map(|host| host.replica().applied());
+        if world.is_removed(seat.id) {
+            continue;
+        }
         if applied != Some(last) {
             return Err(format!(
                 "replica {} is at {applied:?}, not at {last}",

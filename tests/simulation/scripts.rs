@@ -28,7 +28,7 @@ const FOLLOWED_FOR: u64 = 4_000;
 #[derive(Debug)]
 pub(crate) struct Script {
     number: usize,
-    replicas: u64,
+    pub(crate) replicas: u64,
     services: Vec<ServiceName>,
     calls: u64,
     known: Vec<RouteRead>,

@@ -8,8 +8,9 @@ use trimtab_server::consensus::error::FatalError;
 
 use crate::chance::Chance;
 use crate::disk::Disk;
-use crate::host::{Host, Kept};
+use crate::host::{Host, Kept, Machine};
 use crate::packet::{Answer, Flow, Node, Packet, Reply};
+use crate::planted::Planted;
 use crate::world::{DRIFT_MAX, Event, World};
 
 /// Between two judgements of leases, as in production.
@@ -23,6 +24,10 @@ const TICKS_AT_ONCE: u64 = 2;
 pub(crate) struct Seat {
     pub(crate) id: u64,
     pub(crate) disk: Disk,
+    /// By which others know its disk.
+    pub(crate) disk_id: u64,
+    /// It is among the founders, on the disk it had then.
+    founds: bool,
     pub(crate) life: u64,
     pub(crate) host: Option<Host>,
     pub(crate) paused_until: u64,
@@ -51,6 +56,8 @@ impl Seat {
         Self {
             id,
             disk: Disk::default(),
+            disk_id: 10 + id,
+            founds: true,
             life: 0,
             host: None,
             paused_until: 0,
@@ -66,6 +73,17 @@ impl Seat {
             newest_at_start: BTreeMap::new(),
             is_out: false,
         }
+    }
+
+    /// Another disk, empty: what was on the one before is lost.
+    pub(crate) fn change_disk(&mut self, disk_id: u64) {
+        self.disk = Disk::default();
+        self.disk_id = disk_id;
+        self.founds = false;
+        self.synced = Kept::default();
+        self.syncs = 0;
+        self.doomed = false;
+        self.is_out = false;
     }
 }
 
@@ -163,7 +181,14 @@ impl World {
         seat.life += 1;
         seat.paused_until = 0;
         seat.inbox.clear();
-        match Host::start(&self.setup, replica, seat.life, now, &seat.disk) {
+        let machine = Machine {
+            id: replica,
+            life: seat.life,
+            disk: &seat.disk,
+            disk_id: seat.disk_id,
+            founds: seat.founds,
+        };
+        match Host::start(&self.setup, machine, now) {
             Ok(mut host) => {
                 let life = seat.life;
                 let found = host.kept();
@@ -184,6 +209,10 @@ impl World {
             }
             Err(_) if self.flipped == Some(replica) => {
                 self.put_out(replica);
+                Ok(())
+            }
+            Err(reason) if reason.contains("was removed") && self.is_removed(replica) => {
+                self.put_away(replica);
                 Ok(())
             }
             Err(reason) => Err(format!("replica {replica} cannot start: {reason}")),
@@ -258,6 +287,15 @@ impl World {
             self.put_out(replica);
             return Ok(());
         }
+        let is_removed = matches!(error, FatalError::Removed { .. });
+        // What a planted bug did to it is to be found by what it does.
+        let is_planted = self.setup.planted == Some(Planted::DisksUnchecked)
+            && matches!(error, FatalError::LostEntries { .. });
+        if (is_removed || is_planted) && self.is_removed(replica) {
+            self.counts.members_gone += 1;
+            self.put_away(replica);
+            return Ok(());
+        }
         Err(format!("replica {replica} stopped: {error}"))
     }
 
@@ -304,11 +342,17 @@ impl World {
 
     /// A replica found its data damaged: it stays away until someone sees to it.
     fn put_out(&mut self, replica: u64) {
+        self.counts.refusals += 1;
+        self.put_away(replica);
+    }
+
+    /// A process has ended for good.
+    pub(crate) fn put_away(&mut self, replica: u64) {
         let seat = &mut self.seats[replica as usize - 1];
         seat.host = None;
         seat.is_out = true;
         seat.life += 1;
-        self.counts.refusals += 1;
+        seat.inbox.clear();
         self.end_streams_of(replica);
     }
 

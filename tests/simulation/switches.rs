@@ -22,7 +22,11 @@ impl World {
             };
             let at = &self.streams[stream as usize];
             let host = self.seats[at.replica as usize - 1].host.as_ref();
-            if !host.is_some_and(|host| host.has_stream(stream)) {
+            // Whoever gathers asks the members it knows: docs/simulation.md says
+            // whom it misses.
+            let known = (at.replica, self.seats[at.replica as usize - 1].disk_id);
+            let is_served = host.is_some_and(|host| host.has_stream(stream));
+            if !is_served || !tally.members.contains(&known) {
                 continue;
             }
             for (number, name) in SERVICES.iter().enumerate() {

@@ -46,6 +46,7 @@ impl Trace {
             Event::Caller(number, life, _) => self.all(&[13, *number as u64, *life]),
             Event::Actor(node) => self.all(&[14, number_of(*node)]),
             Event::Fault => self.add(15),
+            Event::Operator => self.add(16),
         }
     }
 
@@ -67,5 +68,6 @@ fn number_of(node: Node) -> u64 {
         Node::Instance(number) => 100 + number as u64,
         Node::Script(number) => 1_000 + number as u64,
         Node::Caller(number) => 2_000 + number as u64,
+        Node::Operator => 3_000,
     }
 }

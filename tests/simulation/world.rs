@@ -15,6 +15,7 @@ use crate::history::{Model, Routes, Told};
 use crate::host::{Host, Setup};
 use crate::ledger::{Heard, Ledger};
 use crate::network::Network;
+use crate::operator::Operator;
 use crate::packet::{Call, Flow, Node, Outbox, Packet, Reply, Request};
 use crate::planted::Planted;
 use crate::scripts::Script;
@@ -80,6 +81,7 @@ pub(crate) enum Event {
     Caller(usize, u64, Doing),
     Actor(Node),
     Fault,
+    Operator,
 }
 
 /// Everything there is.
@@ -105,6 +107,7 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     /// The replica whose disk turned a bit over.
     pub(crate) flipped: Option<u64>,
+    pub(crate) operator: Operator,
 }
 
 impl World {
@@ -115,10 +118,10 @@ impl World {
             address: format!("127.0.0.{id}:1"),
             disk_id: 10 + id,
         };
-        let members: BTreeMap<u64, Member> = (1..=replicas).map(|id| (id, member(id))).collect();
+        let founders: BTreeMap<u64, Member> = (1..=replicas).map(|id| (id, member(id))).collect();
         let setup = Setup {
             seed,
-            members,
+            founders,
             snapshot_every: chance.between(5, 60),
             trailing_entries: chance.between(0, 12),
             leases: LeaseSettings {
@@ -150,6 +153,7 @@ impl World {
             kinds: chance.number(),
             healed: true,
             flipped: None,
+            operator: Operator::default(),
             setup,
             chance,
         };
@@ -193,6 +197,7 @@ impl World {
 
     /// Scripts and callers begin.
     pub(crate) fn begin(&mut self) -> Model {
+        self.begin_operating();
         for number in 0..self.scripts.len() {
             self.at(self.now, Event::Actor(Node::Script(number)));
         }
@@ -277,6 +282,10 @@ impl World {
             }
             Event::Actor(node) => self.wake(node),
             Event::Fault => self.fault(),
+            Event::Operator => {
+                self.operate();
+                Ok(())
+            }
         }
     }
 
@@ -352,6 +361,7 @@ impl World {
                 instance.answered(self.now, answer);
                 self.notice_an_end(number);
             }
+            (Node::Operator, Packet::Answer(answer)) => return self.operator_told(answer),
             (Node::Script(number), Packet::Answer(answer)) => {
                 self.check_complete(number, &answer)?;
                 let script = &mut self.scripts[number];
@@ -374,7 +384,7 @@ impl World {
                 let script = &mut self.scripts[number];
                 script.wake(self.now, self.moment, &mut self.chance, &mut out);
             }
-            Node::Replica(_) | Node::Caller(_) => {}
+            Node::Replica(_) | Node::Caller(_) | Node::Operator => {}
         }
         self.dispatch(node, out, 0);
         Ok(())
@@ -391,6 +401,10 @@ impl World {
     /// Carries away what someone sends of his own accord.
     pub(crate) fn carry_away(&mut self, from: Node, out: Outbox) {
         self.dispatch(from, out, 0);
+    }
+
+    pub(crate) fn carry_to(&mut self, from: Node, to: Node, packet: Packet) {
+        self.send(from, to, packet, 0);
     }
 
     pub(crate) fn dispatch(&mut self, from: Node, out: Outbox, delay: u64) {

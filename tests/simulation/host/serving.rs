@@ -12,6 +12,7 @@ use tokio::sync::oneshot::{Receiver, channel};
 use trimtab_proto::v1::{GoingAway, WatchRequest, WatchResponse, watch_response};
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::ServiceName;
+use trimtab_server::consensus::change::Change;
 use trimtab_server::consensus::entry::encode_result;
 use trimtab_server::consensus::error::{FatalError, ProposeError};
 use trimtab_server::consensus::input::{Answer, Input};
@@ -37,6 +38,7 @@ enum What {
     Read(Receiver<Result<u64, ProposeError>>, Vec<ServiceName>),
     /// Whether a lease that was not known when it was renewed is none.
     Lost(Receiver<Result<u64, ProposeError>>, u64, LeaseKey),
+    Change(Receiver<Result<Option<u64>, ProposeError>>),
 }
 
 /// Receipts being gathered from all replicas.
@@ -46,6 +48,7 @@ pub(super) struct Gathering {
     services: Vec<ServiceName>,
     revision: u64,
     since: u64,
+    members: Vec<(u64, u64)>,
     waits_for: BTreeSet<u64>,
     observation: Observation,
 }
@@ -69,6 +72,17 @@ impl Host {
                 let reply = Reply::Observed(self.observe(&services));
                 self.done.out.answer(id, path, reply);
             }
+            // Whoever asked has given up, and the call with him.
+            Request::Change { until, .. } if until < self.now => {}
+            Request::Change { change, .. } if here => return Some(self.change(id, path, change)),
+            Request::Transfer(to) if here => {
+                let (reply, _answer) = channel();
+                return Some(Input::HandOver(Some(to), reply));
+            }
+            Request::WasRemoved(disk_id) => {
+                let removed = self.replica().membership().was_removed(disk_id);
+                self.done.out.answer(id, path, Reply::Removed(removed));
+            }
             request if !relayed && leader != 0 && leader != self.id() => {
                 let mut path = path;
                 path.push(Node::Replica(self.id()));
@@ -76,8 +90,10 @@ impl Host {
                 let to = Node::Replica(leader);
                 self.done.out.sends.push((to, Packet::Call(call)));
             }
-            Request::Propose(_) => self.done.out.answer(id, path, Reply::NotDone),
-            Request::Renew { .. } | Request::Broken { .. } => {}
+            Request::Propose(_) | Request::Change { .. } => {
+                self.done.out.answer(id, path, Reply::NotDone);
+            }
+            Request::Renew { .. } | Request::Broken { .. } | Request::Transfer(_) => {}
         }
         None
     }
@@ -95,6 +111,26 @@ impl Host {
         let what = What::Lost(answer, via, key);
         self.asked.push(Asked { id, path, what });
         Some(Input::Read(reply))
+    }
+
+    /// As `grpc::members` does it: a leader makes way before its own place is
+    /// given away.
+    fn change(&mut self, id: u64, path: Vec<Node>, change: Change) -> Input {
+        let own = self.id();
+        let makes_way = match change {
+            Change::Add { .. } => false,
+            Change::Promote { replacing, .. } => replacing == Some(own),
+            Change::Remove { id, .. } => id == own && self.replica().roles().voters != [own],
+        };
+        if makes_way {
+            self.done.out.answer(id, path, Reply::NotDone);
+            let (reply, _answer) = channel();
+            return Input::HandOver(None, reply);
+        }
+        let (reply, answer) = channel();
+        let what = What::Change(answer);
+        self.asked.push(Asked { id, path, what });
+        Input::Change(change, reply)
     }
 
     fn renewed(&self, key: &LeaseKey, lost: bool) -> Reply {
@@ -150,6 +186,13 @@ impl Host {
                 What::Read(answer, services) => match answer.try_recv() {
                     Err(TryRecvError::Empty) => None,
                     Ok(Ok(_)) => Some(Reply::Read(self.routes(services))),
+                    Ok(Err(_)) | Err(TryRecvError::Closed) => Some(Reply::NotDone),
+                },
+                What::Change(answer) => match answer.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    Ok(Ok(index)) => Some(Reply::Changed(index)),
+                    Ok(Err(ProposeError::Unknown { .. })) => Some(Reply::Unknown),
+                    Ok(Err(ProposeError::Members(_))) => Some(Reply::Refused),
                     Ok(Err(_)) | Err(TryRecvError::Closed) => Some(Reply::NotDone),
                 },
                 What::Lost(answer, via, key) => match answer.try_recv() {
@@ -305,7 +348,7 @@ impl Host {
     fn gather(&mut self, id: u64, path: Vec<Node>, services: Vec<ServiceName>, revision: u64) {
         self.last_id += 1;
         let number = self.last_id;
-        let others = (self.setup.members.keys().copied()).filter(|it| *it != self.id());
+        let others = self.others().into_iter();
         let waits_for: BTreeSet<u64> = match self.setup.planted {
             Some(Planted::ReceiptsOfOneReplica) => BTreeSet::new(),
             _ => others.collect(),
@@ -316,6 +359,7 @@ impl Host {
             self.done.out.call(me, *other, number, request);
         }
         let own = self.observe(&services);
+        let members = self.engine.replica().membership().iter();
         self.gathering.insert(
             number,
             Gathering {
@@ -324,6 +368,7 @@ impl Host {
                 services,
                 revision,
                 since: self.now,
+                members: members.map(|(id, it)| (id, it.disk_id)).collect(),
                 waits_for,
                 observation: Observation::default(),
             },
@@ -367,6 +412,7 @@ impl Host {
         let receipts = observation.receipts(&gathering.services, gathering.revision);
         let tally = Tally {
             since: gathering.since,
+            members: gathering.members,
             is_complete: receipts.complete(),
         };
         let reply = Reply::Receipts(tally);

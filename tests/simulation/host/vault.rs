@@ -66,19 +66,6 @@ impl Vault {
         }
     }
 
-    /// Begins the life of a replica.
-    pub(crate) fn found(
-        &mut self,
-        snapshot: &wire::Snapshot,
-        hard_state: &wire::HardState,
-    ) -> Result<(), StorageError> {
-        self.storage.found(1, snapshot, hard_state)?;
-        self.installed = Some(index_of(snapshot));
-        self.last = place_of(snapshot);
-        self.last_index = index_of(snapshot);
-        Ok(())
-    }
-
     /// What was applied since it was asked last: the snapshot, if one was
     /// installed, and the entries up to `applied`.
     pub(crate) fn applied(&mut self, applied: &Registry) -> (Option<u64>, Vec<Entry>) {
@@ -205,7 +192,8 @@ impl Store for Vault {
         let saved = self.survived(loaded)?;
         if let Some(saved) = &saved {
             let at = index_of(&saved.snapshot);
-            self.installed = Some(at);
+            // A newcomer begins with nothing.
+            self.installed = Some(at).filter(|at| *at > 0);
             self.last = place_of(&saved.snapshot);
             self.last_index = saved.entries.last().map_or(at, |entry| entry.index);
             self.log.clear();
