@@ -10,6 +10,7 @@ use trimtab_server::leases::LeaseSettings;
 use crate::callers::{Caller, Doing};
 use crate::chance::Chance;
 use crate::counts::Counts;
+use crate::faults::MEMBERS;
 use crate::fleet::Instance;
 use crate::history::{Model, Routes, Told};
 use crate::host::{Host, Setup};
@@ -130,6 +131,7 @@ impl World {
             },
             planted,
         };
+        let may_change = planted == Some(Planted::DisksUnchecked) || crate::members_change();
         let services = SERVICES.map(|name| ServiceName::parse(name).expect("a name"));
         let seats = (1..=replicas).map(|id| Seat::new(id, &mut chance));
         let mut world = Self {
@@ -150,7 +152,7 @@ impl World {
             ledger: Ledger::new(),
             heard: Heard::default(),
             counts: Counts::default(),
-            kinds: chance.number(),
+            kinds: chance.number() & if may_change { !0 } else { !(1 << MEMBERS) },
             healed: true,
             flipped: None,
             operator: Operator::default(),
