@@ -12,7 +12,7 @@ use raft::eraftpb::{Entry, EntryType};
 use trimtab_registry::command::Command;
 use trimtab_registry::event::Event;
 use trimtab_registry::history::ChangeKind;
-use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::instance::{LeaseKey, Ttl};
 use trimtab_registry::name::ServiceName;
 use trimtab_registry::outcome::{Applied, Effect, Outcome};
 use trimtab_registry::revision::Position;
@@ -38,13 +38,49 @@ struct Line {
 /// Who renewed when, as those who judge must have known.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// When a renewal last reached the socket of the leader in office.
-    pub(crate) renewals: BTreeMap<LeaseKey, u64>,
+    /// When renewals reached the socket of the leader in office.
+    renewals: BTreeMap<LeaseKey, Reached>,
     /// Ends that were proposed though they should not have been, by command.
     unjust: BTreeMap<Bytes, Vec<(LeaseKey, String)>>,
 }
 
+/// Renewals of one lease.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    /// The last one that came while the lease went on.
+    in_time: u64,
+    /// The first one that came when it was over.
+    late: Option<u64>,
+}
+
+/// A renewal that comes when the lease is over comes too late, if it lies
+/// unread meanwhile: longer than this no leader that works leaves it there.
+const UNREAD_MAX_MS: u64 = 1_000;
+
+/// How long a lease lasts on the fastest clock.
+fn lasts(ttl: Ttl) -> u64 {
+    ttl.as_millis() * 1_000 / (1_000 + crate::world::DRIFT_MAX)
+}
+
 impl Heard {
+    /// A renewal reaches the socket of the leader in office.
+    pub(crate) fn renewed(&mut self, now: u64, key: &LeaseKey, ledger: &Ledger) {
+        let service = ledger.registry.service(&key.service);
+        let ttl = service
+            .and_then(|service| service.instance(&key.instance))
+            .map(|instance| lasts(instance.ttl));
+        let first = Reached {
+            in_time: now,
+            late: None,
+        };
+        let reached = self.renewals.entry(key.clone()).or_insert(first);
+        let is_over = ttl.is_some_and(|ttl| reached.in_time + ttl < now);
+        let late = *reached.late.get_or_insert(now);
+        if !is_over || late + UNREAD_MAX_MS < now {
+            *reached = first;
+        }
+    }
+
     /// A leader proposes to end these leases now. Unjust if the leader in
     /// office heard of one within its TTL, as the fastest clock counts it,
     /// less one step of the lease clock.
@@ -53,13 +89,12 @@ impl Heard {
         for key in keys {
             let service = ledger.registry.service(&key.service);
             let instance = service.and_then(|service| service.instance(&key.instance));
-            let (Some(heard), Some(instance)) = (self.renewals.get(key), instance) else {
+            let (Some(reached), Some(instance)) = (self.renewals.get(key), instance) else {
                 continue;
             };
-            let lasts = instance.ttl.as_millis() * 1_000 / (1_000 + crate::world::DRIFT_MAX);
-            let lasts = lasts.saturating_sub(2 * 200);
-            if now < heard + lasts {
-                let reason = format!("{key:?} renewed at {heard}, judged at {now}");
+            let lasts = lasts(instance.ttl).saturating_sub(2 * 200);
+            if now < reached.in_time + lasts {
+                let reason = format!("{key:?}: {reached:?}, judged at {now}");
                 unjust.push((key.clone(), reason));
             }
         }

@@ -325,7 +325,7 @@ impl World {
             return;
         };
         if self.leader_in_office() == Some(*to) {
-            self.heard.renewals.insert(key.clone(), self.now);
+            self.heard.renewed(self.now, key, &self.ledger);
         }
     }
 
