@@ -103,8 +103,8 @@ fn change_table(change: &RouteChange) -> String {
         ]);
     }
     let mut text = table.render();
-    if before.fall_back_to_dark != change.after.fall_back_to_dark {
-        let word = if change.after.fall_back_to_dark {
+    if before.policy.fall_back_to_dark != change.after.policy.fall_back_to_dark {
+        let word = if change.after.policy.fall_back_to_dark {
             "may"
         } else {
             "may not"
@@ -136,7 +136,7 @@ mod tests {
     fn route(weights: &[(&str, u32)]) -> Route {
         Route {
             weights: weights.iter().map(|(g, w)| ((*g).to_owned(), *w)).collect(),
-            fall_back_to_dark: false,
+            ..Route::default()
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_change_of_policy_is_told() {
         let mut change = canary();
-        change.after.fall_back_to_dark = true;
+        change.after.policy.fall_back_to_dark = true;
         assert!(change_table(&change).ends_with("callers may fall back to dark groups\n"));
     }
 
@@ -187,7 +187,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&report).unwrap(),
-            r#"{"revision":8812,"dry_run":false,"changes":[{"service":"catalog","revision":8812,"at":"1970-01-01T00:00:01.500Z","actor":"ann@build-7","reason":"release","kind":"canary","before":{"weights":{"v41":10000},"fall_back_to_dark":false},"after":{"weights":{"v41":9901,"v42":99},"fall_back_to_dark":false},"restored_revision":null,"request_id":"r"}],"warnings":[]}"#
+            r#"{"revision":8812,"dry_run":false,"changes":[{"service":"catalog","revision":8812,"at":"1970-01-01T00:00:01.500Z","actor":"ann@build-7","reason":"release","kind":"canary","before":{"weights":{"v41":10000},"policy":{"fall_back_to_dark":false,"balancing":"least-loaded","prefer_zone":false,"subset_size":null,"warm_up_ms":0.0,"outliers":{"enabled":true,"consecutive_failures":5,"max_ejected_percent":10,"base_ejection_ms":30000.0}},"salt":0},"after":{"weights":{"v41":9901,"v42":99},"policy":{"fall_back_to_dark":false,"balancing":"least-loaded","prefer_zone":false,"subset_size":null,"warm_up_ms":0.0,"outliers":{"enabled":true,"consecutive_failures":5,"max_ejected_percent":10,"base_ejection_ms":30000.0}},"salt":0},"restored_revision":null,"request_id":"r"}],"warnings":[]}"#
         );
     }
 

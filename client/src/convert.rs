@@ -1,12 +1,18 @@
-//! Wire views to the client's own.
+//! Wire views to the client's own, and policies both ways.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use trimtab_proto::v1 as wire;
 
 use crate::error::Error;
+use crate::policy::{
+    BASE_EJECTION_MAX, Balancing, CONSECUTIVE_FAILURES_MAX, OutlierPolicy, Policy, SUBSET_SIZE_MAX,
+    WARM_UP_MAX,
+};
 use crate::view::{Group, GroupState, Instance, InstanceStatus, View};
 
 /// Checks and reads a view as it travels.
@@ -47,7 +53,78 @@ fn assemble(view: wire::View) -> View {
     View {
         revision: view.revision,
         groups: groups.into_values().collect(),
-        fall_back_to_dark: route.policy.is_some_and(|policy| policy.fall_back_to_dark),
+        policy: policy_from_wire(&route.policy.unwrap_or_default()),
+        salt: route.salt,
+    }
+}
+
+/// What a registry leaves out has its default; what is out of range, as only
+/// another version of it could send, is brought into it.
+pub(crate) fn policy_from_wire(policy: &wire::RoutePolicy) -> Policy {
+    Policy {
+        fall_back_to_dark: policy.fall_back_to_dark,
+        balancing: match policy.balancing() {
+            wire::Balancing::RoundRobin => Balancing::RoundRobin,
+            wire::Balancing::ConsistentHash => Balancing::ConsistentHash,
+            wire::Balancing::LeastLoaded | wire::Balancing::Unspecified => Balancing::LeastLoaded,
+        },
+        prefer_zone: policy.prefer_zone,
+        subset_size: NonZeroU32::new(policy.subset_size.min(SUBSET_SIZE_MAX)),
+        warm_up: duration_from_wire(policy.warm_up).min(WARM_UP_MAX),
+        outliers: outliers_from_wire(&policy.outliers.unwrap_or_default()),
+    }
+}
+
+fn outliers_from_wire(outliers: &wire::OutlierPolicy) -> OutlierPolicy {
+    let default = OutlierPolicy::default();
+    let or = |number: u32, default: u32| if number == 0 { default } else { number };
+    let base_ejection = match duration_from_wire(outliers.base_ejection) {
+        Duration::ZERO => default.base_ejection,
+        span => span.min(BASE_EJECTION_MAX),
+    };
+    OutlierPolicy {
+        enabled: !outliers.disabled,
+        consecutive_failures: or(outliers.consecutive_failures, default.consecutive_failures)
+            .min(CONSECUTIVE_FAILURES_MAX),
+        max_ejected_percent: or(outliers.max_ejected_percent, default.max_ejected_percent).min(100),
+        base_ejection,
+    }
+}
+
+/// A negative duration is none.
+fn duration_from_wire(duration: Option<prost_types::Duration>) -> Duration {
+    duration
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .unwrap_or_default()
+}
+
+/// A policy as it is asked for. Too long a duration is sent as the longest
+/// there is, which the registry refuses.
+pub(crate) fn policy_to_wire(policy: &Policy) -> wire::RoutePolicy {
+    let duration = |duration: Duration| {
+        prost_types::Duration::try_from(duration).unwrap_or(prost_types::Duration {
+            seconds: i64::MAX,
+            nanos: 0,
+        })
+    };
+    let outliers = &policy.outliers;
+    wire::RoutePolicy {
+        fall_back_to_dark: policy.fall_back_to_dark,
+        balancing: match policy.balancing {
+            Balancing::LeastLoaded => wire::Balancing::LeastLoaded,
+            Balancing::RoundRobin => wire::Balancing::RoundRobin,
+            Balancing::ConsistentHash => wire::Balancing::ConsistentHash,
+        }
+        .into(),
+        prefer_zone: policy.prefer_zone,
+        subset_size: policy.subset_size.map_or(0, NonZeroU32::get),
+        warm_up: Some(duration(policy.warm_up)),
+        outliers: Some(wire::OutlierPolicy {
+            disabled: !outliers.enabled,
+            consecutive_failures: outliers.consecutive_failures,
+            max_ejected_percent: outliers.max_ejected_percent,
+            base_ejection: Some(duration(outliers.base_ejection)),
+        }),
     }
 }
 
@@ -114,6 +191,7 @@ mod tests {
                     basis_points: 10_000,
                 }],
                 policy: None,
+                salt: 0,
             }),
             route_revision: 3,
             groups: vec![wire::Group {

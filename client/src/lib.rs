@@ -83,6 +83,7 @@ pub mod client;
 pub mod cluster;
 pub mod error;
 pub mod operator;
+pub mod policy;
 pub mod registration;
 pub mod response_body;
 #[doc(hidden)]
@@ -105,6 +106,7 @@ mod renewal;
 mod replay;
 mod resolver;
 mod sampler;
+mod serial;
 mod shared;
 mod shares;
 mod subscription;

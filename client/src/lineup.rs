@@ -107,7 +107,7 @@ impl<L: Connection> Lineup<L> {
                 .collect(),
         });
         let groups = groups.collect();
-        let fall_back_to_dark = self.view.fall_back_to_dark;
+        let fall_back_to_dark = self.view.policy.fall_back_to_dark;
         let picker = Picker::build(groups, fall_back_to_dark, &mut self.schedules, rng);
         let picker = picker.at_revision(self.view.revision);
         self.report(picker.coverage().clone());

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::policy::Policy;
+
 /// Immutable, replaced whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) revision: u64,
     /// Sorted by name. Every group that has an instance or weight is here.
     pub(crate) groups: Vec<Group>,
-    /// May groups that never carried traffic be used when nothing else can?
-    pub(crate) fall_back_to_dark: bool,
+    /// What the caller does beyond the weights.
+    pub(crate) policy: Policy,
+    /// Mixed into the hash of a call's key; 0 while one group has all.
+    pub(crate) salt: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use trimtab_registry::instance::{LeaseKey, Ttl};
 use trimtab_registry::name::ServiceName;
 use trimtab_registry::outcome::{Applied, Effect, Outcome};
 use trimtab_registry::revision::Position;
-use trimtab_registry::route::WHOLE;
+use trimtab_registry::route::{Route, WHOLE};
 use trimtab_registry::service::Service;
 use trimtab_registry::state::Registry;
 use trimtab_registry::view::ServiceView;
@@ -369,6 +369,9 @@ impl Ledger {
             if earlier.is_some_and(|earlier| has_lit_a_new_group(earlier, service)) {
                 return wrong("a new group of a live service has weight");
             }
+            if earlier.is_some_and(|earlier| !is_salted_right(earlier, service, at)) {
+                return wrong("a route has another salt than that of its rollout");
+            }
             if !rolled_back_exactly(service) {
                 return wrong("a rollback restored another route");
             }
@@ -391,6 +394,24 @@ fn has_lit_a_new_group(before: &Service, now: &Service) -> bool {
         && (now.groups())
             .filter(|group| before.group(&group.name).is_none())
             .any(|group| now.weight(&group.name) > 0)
+}
+
+/// A rollout begins when a service leaves a single group, and ends when one
+/// group has all again; a rollback goes back to what was then.
+fn is_salted_right(before: &Service, now: &Service, at: Position) -> bool {
+    let (Some(old), Some(new)) = (before.route(), now.route()) else {
+        return true;
+    };
+    let was_rolled_back = before.route_revision() != now.route_revision()
+        && (now.history().next()).is_some_and(|change| change.kind == ChangeKind::Rollback);
+    let groups = |route: &Route| route.weights.iter().len();
+    let expected = match (groups(old), groups(new)) {
+        _ if was_rolled_back => return true,
+        (_, 1) => 0,
+        (1, _) => at.index,
+        _ => old.salt.0,
+    };
+    new.salt.0 == expected
 }
 
 fn rolled_back_exactly(service: &Service) -> bool {

@@ -7,9 +7,10 @@ use trimtab_registry::command::{
 use trimtab_registry::group::GroupState;
 use trimtab_registry::name::{GroupName, ServiceName};
 use trimtab_registry::outcome::{Outcome, Routed};
+use trimtab_registry::policy::RoutePolicy;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{Route, RoutePolicy, WHOLE, Weights};
+use trimtab_registry::route::{Route, WHOLE, Weights};
 use trimtab_registry::text::{Actor, Reason, RequestId};
 use trimtab_server::consensus::entry::{decode_result, encode_command};
 
@@ -274,11 +275,8 @@ impl Script {
         for (_, read) in chosen {
             let expected = chance.per_mille(850).then_some(read.revision);
             let weights = weights(read, chance);
-            let route = Route {
-                weights: weights.clone(),
-                policy: RoutePolicy::default(),
-            };
-            asked.push((read.service.to_string(), expected, format!("{route:?}")));
+            let route = in_words(&weights, &RoutePolicy::default());
+            asked.push((read.service.to_string(), expected, route));
             shifts.push(ServiceShift {
                 service: read.service.clone(),
                 target: Target::Weights(weights),
@@ -355,6 +353,16 @@ fn weights(read: &RouteRead, chance: &mut Chance) -> Weights {
     Weights::new(all).expect("they sum to the whole")
 }
 
+/// A route as the checker of histories knows it: what callers are asked for,
+/// but not the salt, which no script can foresee.
+pub(crate) fn what_it_asks(route: &Route) -> String {
+    in_words(&route.weights, &route.policy)
+}
+
+fn in_words(weights: &Weights, policy: &RoutePolicy) -> String {
+    format!("{weights:?} {policy:?}")
+}
+
 fn told(result: Result<Outcome, Rejection>) -> Answered {
     match result {
         Ok(Outcome::Shifted(routed) | Outcome::RolledBack(routed)) => told_of(&routed),
@@ -374,7 +382,7 @@ fn told_of(routed: &Routed) -> Answered {
     }
     let revision = routed.revision.0;
     let routes = routed.changes.iter().map(|change| {
-        let route = format!("{:?}", change.after);
+        let route = what_it_asks(&change.after);
         (change.service.to_string(), Told { revision, route })
     });
     Answered::Changed(revision, routes.collect())

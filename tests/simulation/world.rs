@@ -19,7 +19,7 @@ use crate::network::Network;
 use crate::operator::Operator;
 use crate::packet::{Call, Flow, Node, Outbox, Packet, Reply, Request};
 use crate::planted::Planted;
-use crate::scripts::Script;
+use crate::scripts::{Script, what_it_asks};
 use crate::seats::Seat;
 use crate::streams::Stream;
 use crate::trace::Trace;
@@ -209,7 +209,7 @@ impl World {
         let routes: Routes = (self.ledger.registry().services())
             .filter_map(|service| {
                 let revision = service.route_revision().0;
-                let route = format!("{:?}", service.route()?);
+                let route = what_it_asks(service.route()?);
                 Some((service.name().to_string(), Told { revision, route }))
             })
             .collect();

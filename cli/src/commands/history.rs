@@ -58,6 +58,7 @@ fn kind(change: &RouteChange) -> String {
         (ChangeKind::Shift, _) => "shift".into(),
         (ChangeKind::Switch, _) => "switch".into(),
         (ChangeKind::Rollback, None) => "rollback".into(),
+        (ChangeKind::Policy, _) => "policy".into(),
         (ChangeKind::Unknown, _) => NOTHING.into(),
     }
 }
@@ -74,7 +75,7 @@ mod tests {
     fn each_change_is_one_line() {
         let v41 = Route {
             weights: [("v41".to_owned(), 10_000)].into(),
-            fall_back_to_dark: false,
+            ..Route::default()
         };
         let change = RouteChange {
             service: "catalog".into(),

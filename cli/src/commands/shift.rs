@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time::Instant;
 use trimtab_client::operator::change::{ServiceShift, ShiftTarget};
 
@@ -19,8 +19,7 @@ Groups that are not named get nothing. The change is atomic: every caller sees a
 Examples:
   trimtab shift catalog v41=90 v42=10
   trimtab shift catalog v41=99.9% v42=0.1% --expect-revision 8810
-  trimtab shift catalog v41=50 v42=50 --min-ready 20 --reason 'half way' --timeout 1m
-  trimtab shift catalog v42=100 --fallback-to-dark on";
+  trimtab shift catalog v41=50 v42=50 --min-ready 20 --reason 'half way' --timeout 1m";
 
 #[derive(Debug, Args)]
 pub(crate) struct ShiftArgs {
@@ -30,11 +29,6 @@ pub(crate) struct ShiftArgs {
     /// Each group's share in percent, up to two decimals; together 100
     #[arg(required = true, value_name = "GROUP=SHARE")]
     weights: Vec<GroupShare>,
-
-    /// May callers use groups that never carried traffic, when no other group can take a call?
-    /// [default: as it is]
-    #[arg(long, value_name = "WHEN")]
-    fallback_to_dark: Option<OnOff>,
 
     /// How many ready instances each group that gains must have [default: as much capacity as its
     /// new share of the traffic needs]
@@ -52,17 +46,10 @@ struct GroupShare {
     share: Percent,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OnOff {
-    On,
-    Off,
-}
-
 pub(crate) async fn run(args: &ShiftArgs, session: &Session) -> Result<(), Failure> {
     let shift = ServiceShift {
         expected_route_revision: args.change.expected_revision(&args.service)?,
         min_ready: args.min_ready,
-        fall_back_to_dark: args.fallback_to_dark.map(|when| when == OnOff::On),
         ..ServiceShift::new(&args.service, ShiftTarget::Weights(weights(&args.weights)?))
     };
     let options = args.change.options();

@@ -267,7 +267,7 @@ mod tests {
             route_revision: 8_812,
             route: Route {
                 weights: [("v41".to_owned(), 9_900), ("v42".to_owned(), 100)].into(),
-                fall_back_to_dark: false,
+                ..Route::default()
             },
             groups: vec![
                 group("v41", GroupState::Active, 9_900, 9_900, 0),

@@ -106,7 +106,7 @@ mod tests {
             route_revision: 8_810,
             route: Route {
                 weights: [("v41".to_owned(), 10_000)].into(),
-                fall_back_to_dark: false,
+                ..Route::default()
             },
             groups: vec![ViewGroup {
                 name: "v41".into(),

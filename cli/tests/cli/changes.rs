@@ -33,14 +33,7 @@ fn changes_have_a_stable_json_form() {
     golden::check_json("canary.json", &change(&["canary", "catalog", "v42"]));
     golden::check_json(
         "shift.json",
-        &change(&[
-            "shift",
-            "catalog",
-            "v41=99.99",
-            "v42=0.01%",
-            "--fallback-to-dark",
-            "on",
-        ]),
+        &change(&["shift", "catalog", "v41=99.99", "v42=0.01%"]),
     );
     golden::check_json(
         "switch.json",

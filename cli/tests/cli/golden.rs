@@ -11,6 +11,7 @@ const NUMBERS: &[&str] = &[
     "revision",
     "route_revision",
     "restored_revision",
+    "salt",
     "lease",
     "term",
     "commit_index",

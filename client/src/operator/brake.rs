@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::operator::serial;
+use crate::serial;
 
 /// More instances stopped renewing together than are taken to have died: they
 /// stay, suspect, until they renew or the time is up.

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::operator::serial;
 use crate::operator::service_status::Instance;
+use crate::policy::Policy;
+use crate::serial;
 
 pub use crate::operator::route::{CurrentRoute, Route, WHOLE_BASIS_POINTS};
 
@@ -41,6 +42,8 @@ pub enum ShiftTarget {
         /// How much of the calls it gets.
         share: CanaryShare,
     },
+    /// The weights stay as they are; there must be a policy.
+    Keep,
 }
 
 /// How much of the calls a canary gets.
@@ -65,8 +68,8 @@ pub struct ServiceShift {
     /// How many ready instances each group that gains weight must have.
     /// `None` means as much ready capacity as carries the traffic now.
     pub min_ready: Option<u32>,
-    /// Set [`Route::fall_back_to_dark`]; `None` keeps it.
-    pub fall_back_to_dark: Option<bool>,
+    /// The whole policy from then on; `None` keeps it.
+    pub policy: Option<Policy>,
 }
 
 impl ServiceShift {
@@ -78,7 +81,7 @@ impl ServiceShift {
             target,
             expected_route_revision: None,
             min_ready: None,
-            fall_back_to_dark: None,
+            policy: None,
         }
     }
 }
@@ -146,6 +149,8 @@ pub enum ChangeKind {
     Switch,
     /// An earlier route was restored.
     Rollback,
+    /// The policy was set, the weights stayed.
+    Policy,
     /// A kind that this client does not know.
     Unknown,
 }

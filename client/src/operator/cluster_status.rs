@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::operator::brake::Brake;
-use crate::operator::serial;
+use crate::serial;
 
 /// What a replica is in the consensus group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

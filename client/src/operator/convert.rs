@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use trimtab_proto::v1 as wire;
 
+use crate::convert::{policy_from_wire, policy_to_wire};
 use crate::error::Error;
 use crate::operator::brake::Brake;
 use crate::operator::change::{
@@ -36,7 +37,8 @@ pub(super) fn options_to_wire(options: &ChangeOptions, request_id: String) -> wi
 pub(super) fn shift_to_wire(shift: &ServiceShift) -> wire::ServiceShift {
     use wire::service_shift::Target;
     let target = match &shift.target {
-        ShiftTarget::Weights(weights) => Target::Weights(wire::Weights {
+        ShiftTarget::Keep => None,
+        ShiftTarget::Weights(weights) => Some(Target::Weights(wire::Weights {
             weights: weights
                 .iter()
                 .filter(|(_, basis_points)| **basis_points > 0)
@@ -45,24 +47,22 @@ pub(super) fn shift_to_wire(shift: &ServiceShift) -> wire::ServiceShift {
                     basis_points: *basis_points,
                 })
                 .collect(),
-        }),
-        ShiftTarget::SwitchTo(group) => Target::SwitchTo(group.clone()),
-        ShiftTarget::Canary { group, share } => Target::Canary(wire::Canary {
+        })),
+        ShiftTarget::SwitchTo(group) => Some(Target::SwitchTo(group.clone())),
+        ShiftTarget::Canary { group, share } => Some(Target::Canary(wire::Canary {
             group: group.clone(),
             basis_points: match share {
                 CanaryShare::Even => None,
                 CanaryShare::BasisPoints(basis_points) => Some(*basis_points),
             },
-        }),
+        })),
     };
     wire::ServiceShift {
         service: shift.service.clone(),
-        target: Some(target),
+        target,
         expected_route_revision: shift.expected_route_revision,
         min_ready: shift.min_ready,
-        policy: shift
-            .fall_back_to_dark
-            .map(|fall_back_to_dark| wire::RoutePolicy { fall_back_to_dark }),
+        policy: shift.policy.as_ref().map(policy_to_wire),
     }
 }
 
@@ -117,7 +117,8 @@ pub(super) fn route(wire: wire::Route) -> Route {
             .into_iter()
             .map(|weight| (weight.group, weight.basis_points))
             .collect(),
-        fall_back_to_dark: wire.policy.is_some_and(|policy| policy.fall_back_to_dark),
+        policy: policy_from_wire(&wire.policy.unwrap_or_default()),
+        salt: wire.salt,
     }
 }
 
@@ -170,6 +171,7 @@ fn change_kind(wire: wire::ChangeKind) -> ChangeKind {
         wire::ChangeKind::Shift => ChangeKind::Shift,
         wire::ChangeKind::Switch => ChangeKind::Switch,
         wire::ChangeKind::Rollback => ChangeKind::Rollback,
+        wire::ChangeKind::Policy => ChangeKind::Policy,
         wire::ChangeKind::Unspecified => ChangeKind::Unknown,
     }
 }

@@ -13,7 +13,6 @@ mod calls;
 mod convert;
 mod progress;
 mod route;
-mod serial;
 mod stubs;
 
 pub mod brake;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::policy::Policy;
+
 /// All of a service's calls, in basis points.
 pub const WHOLE_BASIS_POINTS: u32 = 10_000;
 
@@ -12,9 +14,12 @@ pub const WHOLE_BASIS_POINTS: u32 = 10_000;
 pub struct Route {
     /// Basis points by group, summing to 10,000. A group not listed has none.
     pub weights: BTreeMap<String, u32>,
-    /// May callers use groups that never carried traffic, when no other group
-    /// can take a call?
-    pub fall_back_to_dark: bool,
+    /// What callers do beyond the weights.
+    pub policy: Policy,
+    /// What callers mix into the hash of a call's key: the revision of the
+    /// change by which the service left a single group. 0 while one group has
+    /// all.
+    pub salt: u64,
 }
 
 impl Route {

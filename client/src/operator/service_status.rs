@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::operator::brake::Brake;
 use crate::operator::route::Route;
-use crate::operator::serial;
+use crate::serial;
 
 /// One service in a list of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -201,6 +201,7 @@ pub fn view(
                 })
                 .collect(),
             policy: None,
+            salt: 0,
         }),
         route_revision: revision,
         groups: groups

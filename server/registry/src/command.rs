@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::{Capacity, DeclaredStatus, InstanceSpec, LeaseKey, Ttl};
 use crate::name::{GroupName, InstanceId, ServiceName};
+use crate::policy::RoutePolicy;
 use crate::revision::Revision;
-use crate::route::{BasisPoints, RoutePolicy, Weights};
+use crate::route::{BasisPoints, Weights};
 use crate::text::{Actor, Reason, RequestId};
 
 /// How many services one shift or rollback may change.
@@ -157,6 +158,8 @@ pub enum Target {
         /// Its share.
         share: Share,
     },
+    /// Nowhere: the weights stay, the policy changes.
+    Keep,
 }
 
 /// The share of a canary.

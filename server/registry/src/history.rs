@@ -22,6 +22,8 @@ pub enum ChangeKind {
     Switch,
     /// An earlier route was restored.
     Rollback,
+    /// Another policy, the same weights.
+    Policy,
 }
 
 /// One change of one route.

@@ -18,6 +18,7 @@ mod judgement;
 pub mod name;
 pub mod outcome;
 mod plan;
+pub mod policy;
 mod record;
 mod registration;
 pub mod rejection;
@@ -36,4 +37,4 @@ pub mod view;
 
 /// The version of the encoding of commands, outcomes, rejections and
 /// snapshots. Whoever stores or sends their bytes writes it in front of them.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;

@@ -61,13 +61,18 @@ impl Registry {
     }
 }
 
-/// Takes back from an answer the revision that was made up to find it.
+/// Takes back from an answer the revision that was made up to find it, which
+/// is also what a rollout that begins with it would have for a salt.
 fn unmake(routed: &mut Routed, made_up: Revision, latest: Revision) {
     if routed.revision != made_up {
         return;
     }
     routed.revision = latest;
     for change in &mut routed.changes {
-        Arc::make_mut(change).revision = Revision::default();
+        let change = Arc::make_mut(change);
+        change.revision = Revision::default();
+        if change.after.salt == made_up {
+            Arc::make_mut(&mut change.after).salt = Revision::default();
+        }
     }
 }

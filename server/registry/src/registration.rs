@@ -12,7 +12,7 @@ use crate::name::{GroupName, InstanceId, ServiceName};
 use crate::outcome::Outcome;
 use crate::rejection::{Missing, Rejection};
 use crate::revision::{Position, Revision};
-use crate::route::{Route, RoutePolicy, Weights};
+use crate::route::Route;
 use crate::service::{NewRoute, Service};
 use crate::state::{Done, Registry};
 use crate::text::{Actor, Reason, RequestId};
@@ -194,10 +194,7 @@ fn room_for_group(service: &Service) -> Result<Option<GroupName>, Rejection> {
 /// The first group of a service gets all of its traffic.
 fn found(service: &mut Service, at: Revision, asked: &Register) {
     let new = NewRoute {
-        route: Arc::new(Route {
-            weights: Weights::whole(asked.instance.group.clone()),
-            policy: RoutePolicy::default(),
-        }),
+        route: Arc::new(Route::first(asked.instance.group.clone())),
         kind: ChangeKind::Found,
         restored: None,
     };

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::GROUPS_MAX;
 use crate::invalid::Invalid;
 use crate::name::GroupName;
+use crate::policy::RoutePolicy;
+use crate::revision::Revision;
 
 /// All of the traffic: weights are parts per 10,000.
 pub const WHOLE: u32 = 10_000;
@@ -146,14 +148,6 @@ impl TryFrom<Vec<(GroupName, BasisPoints)>> for Weights {
     }
 }
 
-/// What callers do beyond the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RoutePolicy {
-    /// Callers may use groups that never carried traffic when nothing else is
-    /// left.
-    pub fall_back_to_dark: bool,
-}
-
 /// The weights over a service's groups. Equal routes have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
@@ -161,6 +155,45 @@ pub struct Route {
     pub weights: Weights,
     /// What callers do beyond the weights.
     pub policy: RoutePolicy,
+    /// What callers mix into the hash of a call's key: the change by which
+    /// the service left a single group. Kept while several groups have
+    /// weight; 0 while one has all.
+    pub salt: Revision,
+}
+
+impl Route {
+    /// The route of a service whose first group has come.
+    pub(crate) fn first(group: GroupName) -> Self {
+        Self {
+            weights: Weights::whole(group),
+            policy: RoutePolicy::default(),
+            salt: Revision::default(),
+        }
+    }
+
+    /// What a change at `at` to these weights and this policy leads to.
+    pub(crate) fn next(&self, at: Revision, weights: Weights, policy: RoutePolicy) -> Self {
+        let salt = match (self.weights.only(), weights.only()) {
+            (_, Some(_)) => Revision::default(),
+            (Some(_), None) => at,
+            (None, None) => self.salt,
+        };
+        Self {
+            weights,
+            policy,
+            salt,
+        }
+    }
+
+    /// Whether it has a salt exactly when there is a group to draw.
+    pub(crate) fn is_salted_right(&self) -> bool {
+        self.weights.only().is_some() == (self.salt == Revision::default())
+    }
+
+    /// Whether callers are asked for the same, but for the salt.
+    pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
+        self.weights == other.weights && self.policy == other.policy
+    }
 }
 
 /// A group's part, by ready capacity, of what it and the others do together:

@@ -27,7 +27,13 @@ impl Registry {
         let mut plans = Vec::with_capacity(names.len());
         for asked in &asked.shifts {
             let (service, current) = self.current(&asked.service, asked.expected)?;
-            plans.push(shift::plan(service, current, asked, change.force)?);
+            plans.push(shift::plan(
+                at.revision(),
+                service,
+                current,
+                asked,
+                change.force,
+            )?);
         }
         Ok(self.commit(at, &names, plans, change).map(Outcome::Shifted))
     }

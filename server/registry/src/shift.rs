@@ -8,6 +8,7 @@ use crate::group::Tally;
 use crate::history::ChangeKind;
 use crate::name::GroupName;
 use crate::rejection::{Missing, Needed, Rejection, TooFewReady, percent};
+use crate::revision::Revision;
 use crate::route::{BasisPoints, Route, WHOLE, Weights, even_share};
 use crate::service::{NewRoute, Service};
 
@@ -23,8 +24,9 @@ pub(crate) struct Planned {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Plans a shift of a service.
+/// Plans a shift of a service at `at`.
 pub(crate) fn plan(
+    at: Revision,
     service: &Service,
     current: &Route,
     asked: &ServiceShift,
@@ -33,12 +35,9 @@ pub(crate) fn plan(
     check_groups(service, &asked.target)?;
     let tallies = service.tally();
     let (weights, kind) = resolve(service, current, &asked.target, &tallies)?;
-    let route = Route {
-        weights,
-        policy: asked.policy.unwrap_or(current.policy),
-    };
+    let route = current.next(at, weights, asked.policy.unwrap_or(current.policy));
     let mut warnings = lost_by_rounding(current, &route, &asked.target);
-    if route == *current {
+    if route.asks_the_same(current) {
         let new = None;
         return Ok(Planned { new, warnings });
     }
@@ -189,6 +188,8 @@ fn check_groups(service: &Service, target: &Target) -> Result<(), Rejection> {
     match target {
         Target::Weights(weights) => weights.iter().try_for_each(|(group, _)| check(group)),
         Target::SwitchTo(group) | Target::Canary { group, .. } => check(group),
+        // They were checked when they got their weight.
+        Target::Keep => Ok(()),
     }
 }
 
@@ -202,6 +203,7 @@ fn resolve(
     match target {
         Target::Weights(weights) => Ok((weights.clone(), ChangeKind::Shift)),
         Target::SwitchTo(group) => Ok((Weights::whole(group.clone()), ChangeKind::Switch)),
+        Target::Keep => Ok((current.weights.clone(), ChangeKind::Policy)),
         Target::Canary { group, share } => {
             let alone = |ready_matters| Rejection::NothingToShareWith {
                 service: service.name().clone(),

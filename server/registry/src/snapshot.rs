@@ -12,6 +12,7 @@ use crate::instance::Instance;
 use crate::name::ServiceName;
 use crate::record::ServiceRecord;
 use crate::revision::{Position, Revision};
+use crate::route::Route;
 use crate::service::Service;
 
 /// A registry at one position. Taking one copies pointers; it stays as it is
@@ -144,6 +145,10 @@ fn check_groups(service: &Service) -> Result<(), String> {
             return Err(format!("group {name} has {found} instances, not {claimed}"));
         }
     }
+    if let Some(route) = routes(service).find(|route| !route.is_salted_right()) {
+        let (salt, groups) = (route.salt, route.weights.iter().len());
+        return Err(format!("a route over {groups} groups has the salt {salt}"));
+    }
     let weights = service.route.iter().flat_map(|route| route.weights.iter());
     for (name, _) in weights {
         match service.groups.get(name) {
@@ -172,12 +177,20 @@ fn check_bounds(service: &Service) -> Result<(), String> {
     Ok(())
 }
 
+/// The route, and those that a rollback may restore.
+fn routes(service: &Service) -> impl Iterator<Item = &Arc<Route>> {
+    let changes = service.history.iter();
+    (service.route.iter())
+        .chain(changes.flat_map(|change| change.before.iter().chain([&change.after])))
+}
+
 /// Nothing can be dated later than the snapshot.
 fn check_dates(service: &Service, applied: Revision) -> Result<(), String> {
     let instances = service.instances.values();
     let newest = (instances.map(|it| it.lease.max(it.suspect_since.unwrap_or_default())))
         .chain(service.groups.values().map(|group| group.created))
         .chain(service.history.iter().map(|change| change.revision))
+        .chain(routes(service).map(|route| route.salt))
         .chain([service.revision, service.route_revision])
         .max()
         .unwrap_or_default();

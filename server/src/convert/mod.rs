@@ -3,6 +3,7 @@
 mod brake;
 mod instance;
 mod observed;
+mod policy;
 mod route;
 mod view;
 

@@ -11,8 +11,10 @@ use trimtab_registry::instance::Capacity;
 use trimtab_registry::name::{GroupName, InstanceId, ServiceName};
 use trimtab_registry::rejection::Invalid;
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{BasisPoints, Route, RoutePolicy, Weights};
+use trimtab_registry::route::{BasisPoints, Route, Weights};
 use trimtab_registry::text::{Actor, Reason, RequestId};
+
+use super::policy;
 
 /// A route as it travels.
 pub(crate) fn route(route: &Route) -> v1::Route {
@@ -25,9 +27,8 @@ pub(crate) fn route(route: &Route) -> v1::Route {
                 basis_points,
             })
             .collect(),
-        policy: Some(v1::RoutePolicy {
-            fall_back_to_dark: route.policy.fall_back_to_dark,
-        }),
+        policy: Some(policy::policy(&route.policy)),
+        salt: route.salt.0,
     }
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn change(change: &RouteChange) -> v1::RouteChange {
         ChangeKind::Shift => v1::ChangeKind::Shift,
         ChangeKind::Switch => v1::ChangeKind::Switch,
         ChangeKind::Rollback => v1::ChangeKind::Rollback,
+        ChangeKind::Policy => v1::ChangeKind::Policy,
     };
     v1::RouteChange {
         service: change.service.to_string(),
@@ -118,11 +120,12 @@ fn service_shift(asked: v1::ServiceShift) -> Result<ServiceShift, Invalid> {
                 ),
             },
         },
+        None if asked.policy.is_some() => Target::Keep,
         None => {
             return Err(Invalid::new(
                 "target",
                 "",
-                "must be one of weights, switch_to and canary",
+                "must be one of weights, switch_to and canary where there is no policy",
             ));
         }
     };
@@ -131,9 +134,7 @@ fn service_shift(asked: v1::ServiceShift) -> Result<ServiceShift, Invalid> {
         target,
         expected: revision(asked.expected_route_revision),
         min_ready: asked.min_ready,
-        policy: asked.policy.map(|policy| RoutePolicy {
-            fall_back_to_dark: policy.fall_back_to_dark,
-        }),
+        policy: asked.policy.map(policy::asked).transpose()?,
     })
 }
 

@@ -22,6 +22,7 @@ use trimtab_server::observation::{Heard, Observation};
 use super::Host;
 use crate::packet::{Call, Confirmed, Node, Observed, Packet, Reply, Request, RouteRead, Tally};
 use crate::planted::Planted;
+use crate::scripts::what_it_asks;
 
 /// How long the other replicas are waited for.
 const GATHER_MS: u64 = 1_000;
@@ -227,7 +228,7 @@ impl Host {
             Some(RouteRead {
                 service: name.clone(),
                 revision: service.route_revision().0,
-                route: format!("{:?}", service.route()?),
+                route: what_it_asks(service.route()?),
                 groups: groups.collect(),
             })
         });

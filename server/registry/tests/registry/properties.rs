@@ -11,8 +11,9 @@ use trimtab_registry::command::{
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::{DeclaredStatus, LeaseKey};
 use trimtab_registry::outcome::{Effect, Outcome};
+use trimtab_registry::policy::RoutePolicy;
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{BasisPoints, RoutePolicy, WHOLE, Weights};
+use trimtab_registry::route::{BasisPoints, WHOLE, Weights};
 use trimtab_registry::snapshot::Snapshot;
 use trimtab_registry::state::Registry;
 use trimtab_registry::view::ServiceView;
@@ -232,7 +233,10 @@ impl Step {
                     let route = registry.service(&service(of));
                     let route = route.map_or(Revision(1), |found| found.route_revision());
                     asked.expected = expected.map(|right| Revision(route.0 + u64::from(!right)));
-                    asked.policy = dark.map(|fall_back_to_dark| RoutePolicy { fall_back_to_dark });
+                    asked.policy = dark.map(|fall_back_to_dark| RoutePolicy {
+                        fall_back_to_dark,
+                        ..RoutePolicy::default()
+                    });
                     asked
                 });
                 shift(shifts.collect(), change)
@@ -392,7 +396,11 @@ pub(crate) fn undated(outcome: Outcome) -> Outcome {
         Outcome::Shifted(mut routed) | Outcome::RolledBack(mut routed) => {
             routed.revision = none;
             for change in &mut routed.changes {
-                std::sync::Arc::make_mut(change).revision = none;
+                let change = std::sync::Arc::make_mut(change);
+                let drawn = std::mem::replace(&mut change.revision, none);
+                if change.after.salt == drawn {
+                    std::sync::Arc::make_mut(&mut change.after).salt = none;
+                }
             }
             Outcome::Shifted(routed)
         }

@@ -5,9 +5,10 @@ use trimtab_registry::event::Event;
 use trimtab_registry::history::ChangeKind;
 use trimtab_registry::instance::DeclaredStatus;
 use trimtab_registry::outcome::{Effect, Outcome};
+use trimtab_registry::policy::RoutePolicy;
 use trimtab_registry::rejection::{Missing, Needed, Rejection, TooFewReady};
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{BasisPoints, RoutePolicy, Weights};
+use trimtab_registry::route::{BasisPoints, Weights};
 
 use crate::world::*;
 
@@ -137,6 +138,7 @@ fn what_already_is_changes_nothing() {
     let mut policy = to("s", switch("v1"));
     policy.policy = Some(RoutePolicy {
         fall_back_to_dark: true,
+        ..RoutePolicy::default()
     });
     let routed = world.routed(&shift(vec![policy], change())).unwrap();
     assert_eq!(routed.effect, Effect::Changed);
