@@ -34,6 +34,18 @@ pub struct Balancer {
     _client: Arc<Shared>,
 }
 
+/// Where the view that calls follow came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ViewSource {
+    /// A replica of the registry sent it to this process.
+    Registry,
+    /// The disk, where an earlier process kept it
+    /// ([`ClientBuilder::cache_dir`](crate::client::ClientBuilder::cache_dir)):
+    /// no replica has said anything since this process started.
+    Disk,
+}
+
 /// An instance chosen for one call that the caller makes itself.
 ///
 /// Say how the call ended with [`success`](Picked::success),
@@ -64,7 +76,17 @@ impl Balancer {
     /// The revision of the view that calls follow from now on; 0 before the
     /// first.
     pub fn revision(&self) -> u64 {
-        self.pool.subscription().confirmed()
+        let (revision, _) = self.pool.subscription().used();
+        revision
+    }
+
+    /// Where that view came from; `None` before the first.
+    pub fn source(&self) -> Option<ViewSource> {
+        match self.pool.subscription().used() {
+            (0, _) => None,
+            (_, true) => Some(ViewSource::Disk),
+            (_, false) => Some(ViewSource::Registry),
+        }
     }
 
     /// Chooses an instance for one call by any protocol. Waits for one to be

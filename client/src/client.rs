@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     zone: String,
     watcher_id: Option<String>,
     report_interval: Option<Duration>,
+    cache_dir: Option<PathBuf>,
 }
 
 /// How a service is to be called. Await it.
@@ -79,6 +81,7 @@ impl Client {
             zone: String::new(),
             watcher_id: None,
             report_interval: None,
+            cache_dir: None,
         }
     }
 
@@ -165,6 +168,26 @@ impl ClientBuilder {
         self
     }
 
+    /// Keeps the last view of each service in this directory, so that a process
+    /// that starts while no replica answers can call what it could call before.
+    /// The directory is made if it is not there, and may be shared by processes
+    /// and registries: at most 2,048 files and 512 MiB are kept in it.
+    ///
+    /// A view is written within seconds after it is taken. It is used when the
+    /// registry has said nothing of the service for half a second after the
+    /// start, until it does. A file that is damaged, that another layout of
+    /// this crate wrote or that is another registry's is not used; neither that
+    /// nor a disk that cannot be written to is more than a warning.
+    ///
+    /// An instance that went away meanwhile is not connected and so not called.
+    /// But an address that has been given to something else may be: keep the
+    /// directory where it does not outlive the machine's place in the network.
+    #[must_use]
+    pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(path.into());
+        self
+    }
+
     /// As [`Client::connect`].
     ///
     /// # Errors
@@ -186,7 +209,7 @@ impl ClientBuilder {
         // A crowd with one list spreads over the replicas.
         let cluster = Cluster::parse(endpoints)?.starting_at(rand::random_range(0..usize::MAX));
         Ok(Client {
-            shared: Arc::new(Shared::start(cluster, watcher)),
+            shared: Arc::new(Shared::start(cluster, watcher, self.cache_dir)),
         })
     }
 }
@@ -259,27 +282,39 @@ impl ServiceBuilder {
     async fn await_first_view(&self, pool: &Pool) -> Result<(), Error> {
         let mut known = pool.subscription().known();
         let first = known.wait_for(|known| !matches!(known, Known::Nothing));
-        let replicas: Vec<&str> = self.client.cluster().endpoints().collect();
-        let late = |_| Error::Deadline {
-            waiting_for: format!(
-                "the first view of {} from any of {}",
-                self.service,
-                replicas.join(", ")
-            ),
-            after: self.first_view_within,
+        let heard = match timeout(self.first_view_within, first).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(_)) => return Err(Error::Closed),
+            Err(_) => false,
         };
-        let first = timeout(self.first_view_within, first).await.map_err(late)?;
-        match *first.map_err(|_| Error::Closed)? {
+        if !heard {
+            let followed = pool.subscription().followed();
+            self.client.shared.fall_back_now(followed).await;
+        }
+        match *known.borrow() {
+            Known::Nothing => return Err(self.nothing_heard()),
             Known::Absent { revision } if !self.may_be_absent => {
                 return Err(Error::NotFound(format!(
                     "service {:?} is not registered, as of revision {revision}",
                     self.service
                 )));
             }
-            _ => {}
+            Known::Absent { .. } | Known::View { .. } => {}
         }
         pool.first_picker().await;
         Ok(())
+    }
+
+    fn nothing_heard(&self) -> Error {
+        let replicas: Vec<&str> = self.client.cluster().endpoints().collect();
+        Error::Deadline {
+            waiting_for: format!(
+                "the first view of {} from any of {}",
+                self.service,
+                replicas.join(", ")
+            ),
+            after: self.first_view_within,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use wire::watch_response::Kind as Answer;
 
 use crate::convert::view_from_wire;
 use crate::load::GroupReport;
-use crate::subscription::{Followed, Known, SUBSCRIPTIONS_MAX, Subscriptions};
+use crate::subscription::{Followed, Known, SUBSCRIPTIONS_MAX, Source, Subscriptions};
 use crate::watcher::Watcher;
 
 /// A replica that runs opens a stream, and says welcome on it, well within
@@ -71,6 +71,8 @@ pub(crate) struct Conversation {
     /// When to look whether another replica does better by now.
     look_elsewhere: Option<Duration>,
     welcome: bool,
+    /// Whose replica it is, as it said with its welcome; 0 until then.
+    cluster: u64,
     reported: bool,
 }
 
@@ -103,6 +105,7 @@ impl Conversation {
             takes_stale,
             look_elsewhere: None,
             welcome: false,
+            cluster: 0,
             reported: false,
         };
         conversation.reconcile();
@@ -167,6 +170,7 @@ impl Conversation {
         match answer.kind {
             Some(Answer::Welcome(welcome)) => {
                 self.welcome = true;
+                self.cluster = welcome.cluster_id;
                 return Ok(Some(self.report_interval(&welcome)));
             }
             Some(Answer::GoingAway(_)) => return Err(Ended::GoingAway),
@@ -235,14 +239,19 @@ impl Conversation {
                     return Ok(());
                 };
                 let revision = absent.revision;
-                followed.known.send_if_modified(|known| {
+                let ended = followed.known.send_if_modified(|known| {
                     let first = matches!(known, Known::Nothing);
+                    // Also of what is on disk: another cluster's word that it
+                    // has not heard of the service is no reason to stop.
                     let newer = revision > known.revision();
                     if first || newer {
                         *known = Known::Absent { revision };
                     }
                     first || newer
                 });
+                if ended {
+                    self.subscriptions.ended(&followed, self.cluster);
+                }
             }
             Answer::Unchanged(unchanged) => {
                 let Some(followed) = self.subscriptions.get(&unchanged.service) else {
@@ -262,7 +271,7 @@ impl Conversation {
             return Ok(());
         };
         let held = followed.known.borrow().revision();
-        if !is_news(&followed.known.borrow(), update) {
+        if !is_news(&followed.known.borrow(), update, self.cluster) {
             if update.revision < held {
                 tracing::info!(
                     service = %update.service, offered = update.revision, held,
@@ -277,10 +286,19 @@ impl Conversation {
                     asked.damaged = 0;
                 }
                 tracing::debug!(service = %update.service, revision = update.revision, "view taken");
-                followed.known.send_replace(Known::View {
+                let before = followed.known.send_replace(Known::View {
                     view: Arc::new(view),
                     checksum: update.checksum,
+                    source: Source::Registry,
                 });
+                if let Source::Disk { cluster } = before.source() {
+                    tracing::info!(
+                        service = %update.service, revision = update.revision,
+                        on_disk = before.revision(), other_cluster = cluster != self.cluster,
+                        "the registry speaks, calls follow it and no more the view on disk"
+                    );
+                }
+                self.subscriptions.took(&followed, self.cluster, update);
                 Ok(())
             }
             Err(error) => {
@@ -347,8 +365,14 @@ fn bounded(report_interval: Duration) -> Duration {
 
 fn subscribe(followed: &Followed) -> wire::Subscribe {
     let (known_revision, known_checksum) = match &*followed.known.borrow() {
-        Known::View { view, checksum } => (view.revision, *checksum),
-        Known::Absent { .. } | Known::Nothing => (0, 0),
+        // A replica says nothing as long as it is behind what is said here. It
+        // must not be measured by what another registry may have written.
+        Known::View {
+            view,
+            checksum,
+            source: Source::Registry,
+        } => (view.revision, *checksum),
+        Known::View { .. } | Known::Absent { .. } | Known::Nothing => (0, 0),
     };
     wire::Subscribe {
         service: followed.service.to_string(),
@@ -360,14 +384,26 @@ fn subscribe(followed: &Followed) -> wire::Subscribe {
 /// A replica that lags may send what is older than what is held. The same
 /// revision with another checksum means that one of the two is wrong: the
 /// registry's counts.
-fn is_news(known: &Known, update: &wire::ViewUpdate) -> bool {
+///
+/// A view from the disk gives way to the same one from the registry, and to
+/// any view of another cluster: whoever starts without a file takes that, too.
+/// The registries of one cluster's line never go back; a restored one jumps
+/// ahead.
+fn is_news(known: &Known, update: &wire::ViewUpdate, from: u64) -> bool {
     match known {
         Known::Nothing => true,
         Known::Absent { revision } => update.revision > *revision,
-        Known::View { view, checksum } => {
-            update.revision > view.revision
-                || (update.revision == view.revision && update.checksum != *checksum)
-        }
+        Known::View {
+            view,
+            checksum,
+            source,
+        } => match source {
+            Source::Registry => {
+                update.revision > view.revision
+                    || (update.revision == view.revision && update.checksum != *checksum)
+            }
+            Source::Disk { cluster } => *cluster != from || update.revision >= view.revision,
+        },
     }
 }
 

@@ -91,6 +91,7 @@ pub mod simulation;
 
 mod backoff;
 mod budget;
+mod cache;
 mod connection;
 mod conversation;
 mod convert;

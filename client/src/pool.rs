@@ -198,12 +198,13 @@ impl Worker {
         let open = |address: &Arc<str>| Link::open(address, Arc::clone(surroundings));
         let loads = self.subscription.loads();
         self.lineup.follow(view, loads, Instant::now(), open);
+        let source = news.source();
         let replaced = self.swap_picker();
         let since = Instant::now();
         while Arc::strong_count(&replaced) > 1 && since.elapsed() < LAST_READERS_PATIENCE {
             sleep(Duration::from_millis(1)).await;
         }
-        self.subscription.confirm(self.lineup.revision());
+        self.subscription.confirm(self.lineup.revision(), source);
     }
 
     /// Returns the picker that was in use.

@@ -1,17 +1,22 @@
 //! What a client, its balancers and its registrations share and keep running.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::cache::cold_start::{fall_back, offer};
+use crate::cache::directory::Directory;
+use crate::cache::unsaved::Unsaved;
+use crate::cache::writer::write;
 use crate::cluster::Cluster;
 use crate::connection::Protocol;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::renewal::{Leases, renew};
 use crate::resolver::resolve;
-use crate::subscription::Subscriptions;
+use crate::subscription::{Followed, Subscriptions};
 use crate::watcher::Watcher;
 
 /// The streams to the registry, and what is called through them. The streams
@@ -22,7 +27,10 @@ pub(crate) struct Shared {
     subscriptions: Arc<Subscriptions>,
     leases: Arc<Leases>,
     pools: Mutex<HashMap<PoolKey, Weak<Pool>>>,
-    _stop: DropGuard,
+    /// Where views are kept for the next process, if they are.
+    cache: Option<Arc<Directory>>,
+    stop: CancellationToken,
+    _stops: DropGuard,
 }
 
 /// Balancers share what they call the same service in the same way with.
@@ -33,10 +41,20 @@ impl Shared {
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub(crate) fn start(cluster: Cluster, watcher: Watcher) -> Self {
+    pub(crate) fn start(cluster: Cluster, watcher: Watcher, cache_dir: Option<PathBuf>) -> Self {
         let watcher_id = watcher.id.clone();
-        let subscriptions = Arc::new(Subscriptions::default());
         let stop = CancellationToken::new();
+        let endpoints = || cluster.endpoints().map(str::to_owned).collect();
+        let cache = cache_dir.map(|path| Arc::new(Directory::new(path, endpoints())));
+        let subscriptions = Arc::new(match &cache {
+            None => Subscriptions::default(),
+            Some(directory) => {
+                let unsaved = Arc::new(Unsaved::default());
+                let written = write(Arc::clone(directory), Arc::clone(&unsaved), stop.clone());
+                tokio::spawn(written);
+                Subscriptions::kept_in(unsaved)
+            }
+        });
         tokio::spawn(resolve(
             cluster.clone(),
             watcher,
@@ -51,7 +69,9 @@ impl Shared {
             subscriptions,
             leases,
             pools: Mutex::default(),
-            _stop: stop.drop_guard(),
+            cache,
+            stop: stop.clone(),
+            _stops: stop.drop_guard(),
         }
     }
 
@@ -77,7 +97,23 @@ impl Shared {
         pools.retain(|_, pool| pool.strong_count() > 0);
         let subscription = self.subscriptions.subscribe(service)?;
         let pool = Arc::new(Pool::start(subscription, protocol));
+        self.fall_back(pool.subscription().followed());
         pools.insert(key, Arc::downgrade(&pool));
         Ok(pool)
+    }
+
+    /// Has calls follow what is on disk if the registry is silent for long.
+    fn fall_back(&self, followed: &Arc<Followed>) {
+        if let Some(directory) = &self.cache {
+            let (directory, followed) = (Arc::clone(directory), Arc::clone(followed));
+            tokio::spawn(fall_back(directory, followed, self.stop.clone()));
+        }
+    }
+
+    /// The same at once.
+    pub(crate) async fn fall_back_now(&self, followed: &Arc<Followed>) {
+        if let Some(directory) = &self.cache {
+            offer(directory, followed).await;
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::lineup::Lineup;
 pub use crate::picker::LinkState;
 use crate::picker::Picker;
-use crate::subscription::{Known, Subscription, Subscriptions};
+use crate::subscription::{Known, Source, Subscription, Subscriptions};
 use crate::ticket::{Ticket, pick};
 use crate::watcher::Watcher;
 
@@ -247,7 +247,7 @@ impl Caller {
     /// that was begun by an older one.
     pub fn confirm(&mut self, service: &str, revision: u64) {
         if let Some(line) = self.lines.get(service) {
-            line.subscription.confirm(revision);
+            line.subscription.confirm(revision, Source::Registry);
         }
         if let Some(conversation) = &mut self.conversation {
             // Something is followed, so it is not idle.

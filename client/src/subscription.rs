@@ -1,11 +1,13 @@
 //! The services this process follows: what is known of each, and what its callers use.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use trimtab_proto::v1 as wire;
 
+use crate::cache::unsaved::{News, Unsaved};
 use crate::error::Error;
 use crate::load::Loads;
 use crate::view::View;
@@ -29,6 +31,20 @@ pub(crate) enum Known {
         view: Arc<View>,
         /// Of the view as it travelled.
         checksum: u64,
+        /// Who says so.
+        source: Source,
+    },
+}
+
+/// Where a view came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A replica sent it to this process.
+    Registry,
+    /// The disk, where an earlier process kept it.
+    Disk {
+        /// The cluster that made it; 0 when it did not say.
+        cluster: u64,
     },
 }
 
@@ -38,6 +54,8 @@ pub(crate) struct Subscriptions {
     followed: Mutex<BTreeMap<Arc<str>, Arc<Followed>>>,
     /// Told when a service is added or dropped, or a revision confirmed.
     pub(crate) changed: Notify,
+    /// Where views are left for the disk, if they are kept there.
+    unsaved: Option<Arc<Unsaved>>,
 }
 
 /// One service that is followed.
@@ -46,8 +64,19 @@ pub(crate) struct Followed {
     pub(crate) service: Arc<str>,
     pub(crate) known: watch::Sender<Known>,
     pub(crate) loads: Loads,
-    /// The newest revision that each user's picker uses.
-    confirmed: Mutex<Vec<Arc<AtomicU64>>>,
+    users: Mutex<Vec<Arc<User>>>,
+}
+
+/// What one user of a service said of its picker.
+#[derive(Debug, Default)]
+struct User {
+    /// The newest revision it uses.
+    used: AtomicU64,
+    /// Whether that came from the disk.
+    is_from_disk: AtomicBool,
+    /// The newest it uses that a registry sent. Only this is anything that the
+    /// registry may be told: the disk may have been another registry's.
+    confirmed: AtomicU64,
 }
 
 /// One user's interest in a service. Ends when dropped.
@@ -55,7 +84,7 @@ pub(crate) struct Followed {
 pub(crate) struct Subscription {
     all: Arc<Subscriptions>,
     followed: Arc<Followed>,
-    confirmed: Arc<AtomicU64>,
+    user: Arc<User>,
 }
 
 // === impl Known ===
@@ -66,6 +95,14 @@ impl Known {
             Self::Nothing => 0,
             Self::Absent { revision } => *revision,
             Self::View { view, .. } => view.revision,
+        }
+    }
+
+    /// Who says so.
+    pub(crate) fn source(&self) -> Source {
+        match self {
+            Self::Nothing | Self::Absent { .. } => Source::Registry,
+            Self::View { source, .. } => *source,
         }
     }
 
@@ -86,6 +123,28 @@ impl Known {
 // === impl Subscriptions ===
 
 impl Subscriptions {
+    /// Of a process that keeps views on disk.
+    pub(crate) fn kept_in(unsaved: Arc<Unsaved>) -> Self {
+        Self {
+            unsaved: Some(unsaved),
+            ..Self::default()
+        }
+    }
+
+    /// A view was taken from this cluster.
+    pub(crate) fn took(&self, followed: &Followed, cluster: u64, update: &wire::ViewUpdate) {
+        if let Some(unsaved) = &self.unsaved {
+            unsaved.add(&followed.service, News::View(cluster, update.clone()));
+        }
+    }
+
+    /// This cluster said that a service is no more.
+    pub(crate) fn ended(&self, followed: &Followed, cluster: u64) {
+        if let Some(unsaved) = &self.unsaved {
+            unsaved.add(&followed.service, News::Absent(cluster));
+        }
+    }
+
     /// Begins, or joins in, to follow a service.
     ///
     /// # Errors
@@ -104,18 +163,18 @@ impl Subscriptions {
                 service: name,
                 known: watch::Sender::new(Known::Nothing),
                 loads: Loads::default(),
-                confirmed: Mutex::default(),
+                users: Mutex::default(),
             })
         });
         let followed = Arc::clone(followed);
-        let confirmed = Arc::new(AtomicU64::new(0));
-        followed.users().push(Arc::clone(&confirmed));
+        let user = Arc::new(User::default());
+        followed.users().push(Arc::clone(&user));
         drop(all);
         self.changed.notify_one();
         Ok(Subscription {
             all: Arc::clone(self),
             followed,
-            confirmed,
+            user,
         })
     }
 
@@ -129,10 +188,10 @@ impl Subscriptions {
         all.values().cloned().collect()
     }
 
-    fn leave(&self, followed: &Followed, confirmed: &Arc<AtomicU64>) {
+    fn leave(&self, followed: &Followed, gone: &Arc<User>) {
         let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut users = followed.users();
-        users.retain(|user| !Arc::ptr_eq(user, confirmed));
+        users.retain(|user| !Arc::ptr_eq(user, gone));
         if users.is_empty() {
             all.remove(&followed.service);
         }
@@ -145,20 +204,19 @@ impl Subscriptions {
 // === impl Followed ===
 
 impl Followed {
-    /// The revision that every user's picker uses, or a later one.
+    /// The revision that every user's picker uses, or a later one, as far as
+    /// the registry may be told.
     pub(crate) fn confirmed(&self) -> u64 {
         let users = self.users();
         users
             .iter()
-            .map(|user| user.load(Ordering::Acquire))
+            .map(|user| user.confirmed.load(Ordering::Acquire))
             .min()
             .unwrap_or(0)
     }
 
-    fn users(&self) -> std::sync::MutexGuard<'_, Vec<Arc<AtomicU64>>> {
-        self.confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn users(&self) -> std::sync::MutexGuard<'_, Vec<Arc<User>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,9 +231,14 @@ impl Subscription {
         self.followed.known.subscribe()
     }
 
-    /// The revision this user confirmed last.
-    pub(crate) fn confirmed(&self) -> u64 {
-        self.confirmed.load(Ordering::Acquire)
+    pub(crate) fn followed(&self) -> &Arc<Followed> {
+        &self.followed
+    }
+
+    /// The revision this user's picker uses, and whether it is from the disk.
+    pub(crate) fn used(&self) -> (u64, bool) {
+        let is_from_disk = self.user.is_from_disk.load(Ordering::Acquire);
+        (self.user.used.load(Ordering::Acquire), is_from_disk)
     }
 
     pub(crate) fn loads(&self) -> &Loads {
@@ -183,14 +246,21 @@ impl Subscription {
     }
 
     /// This user's picker uses `revision` from now on.
-    pub(crate) fn confirm(&self, revision: u64) {
-        self.confirmed.store(revision, Ordering::Release);
-        self.all.changed.notify_one();
+    pub(crate) fn confirm(&self, revision: u64, source: Source) {
+        let is_from_disk = source != Source::Registry;
+        self.user.used.store(revision, Ordering::Release);
+        self.user
+            .is_from_disk
+            .store(is_from_disk, Ordering::Release);
+        if !is_from_disk {
+            self.user.confirmed.store(revision, Ordering::Release);
+            self.all.changed.notify_one();
+        }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.all.leave(&self.followed, &self.confirmed);
+        self.all.leave(&self.followed, &self.user);
     }
 }

@@ -37,6 +37,8 @@ pub struct State {
     views: Mutex<HashMap<String, wire::View>>,
     /// The registry's own revision, for services that are absent.
     revision: AtomicU64,
+    /// Its cluster's number.
+    pub cluster: AtomicU64,
     changed: watch::Sender<u64>,
     pub asked: Mutex<Vec<Ask>>,
     pub streams: AtomicU32,
@@ -265,6 +267,7 @@ impl Discovery for Service {
                             Ask::Hello(_) => Some(Answer::Welcome(wire::Welcome {
                                 replica_id: 1,
                                 report_interval: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+                                cluster_id: state.cluster.load(Ordering::SeqCst),
                             })),
                             Ask::Subscribe(subscribe) => Some(match state.update(&subscribe.service) {
                                 Answer::View(view) => {

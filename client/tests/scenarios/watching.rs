@@ -17,7 +17,7 @@ use crate::instance::Instance;
 use crate::process::eventually;
 use crate::registry::{Registry, ready, view};
 
-fn plain(revision: u64, instances: &[Instance]) -> wire::View {
+pub fn plain(revision: u64, instances: &[Instance]) -> wire::View {
     view(
         revision,
         &[("v1", 10_000)],
@@ -26,7 +26,7 @@ fn plain(revision: u64, instances: &[Instance]) -> wire::View {
     )
 }
 
-async fn call(balancer: &Balancer) {
+pub async fn call(balancer: &Balancer) {
     let mut catalog = CatalogClient::new(balancer.clone());
     catalog
         .get_item(GetItemRequest { item_id: 1 })

@@ -143,7 +143,7 @@ impl Session {
         let views = Arc::clone(&context.views);
         let watchers = Arc::clone(&context.watchers);
         Session {
-            watching: Watching::new(context.id, views, watchers),
+            watching: Watching::new(context.id, context.handle.cluster_id(), views, watchers),
             cut_off: context.cut_off.clone(),
             context,
             requests,

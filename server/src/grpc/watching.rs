@@ -34,6 +34,7 @@ const WATCHER_NAME_BYTES_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Watching {
     replica: u64,
+    cluster: u64,
     views: Arc<Views>,
     watchers: Arc<Watchers>,
     subscriptions: BTreeMap<ServiceName, Subscription>,
@@ -54,10 +55,11 @@ impl Drop for Watching {
 }
 
 impl Watching {
-    /// A stream that has just been opened at this replica.
-    pub fn new(replica: u64, views: Arc<Views>, watchers: Arc<Watchers>) -> Watching {
+    /// A stream that has just been opened at this replica of this cluster.
+    pub fn new(replica: u64, cluster: u64, views: Arc<Views>, watchers: Arc<Watchers>) -> Watching {
         Watching {
             replica,
+            cluster,
             views,
             watchers,
             subscriptions: BTreeMap::new(),
@@ -163,6 +165,7 @@ impl Watching {
         Ok(watch_response::Kind::Welcome(Welcome {
             replica_id: self.replica,
             report_interval: Some(convert::duration(REPORT_INTERVAL)),
+            cluster_id: self.cluster,
         }))
     }
 

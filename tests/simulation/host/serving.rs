@@ -16,6 +16,7 @@ use trimtab_server::consensus::change::Change;
 use trimtab_server::consensus::entry::encode_result;
 use trimtab_server::consensus::error::{FatalError, ProposeError};
 use trimtab_server::consensus::input::{Answer, Input};
+use trimtab_server::consensus::membership::cluster_id;
 use trimtab_server::grpc::watching::Watching;
 use trimtab_server::observation::{Heard, Observation};
 
@@ -243,7 +244,8 @@ impl Host {
             return;
         }
         let views = Arc::clone(&self.ear.views);
-        let watching = Watching::new(self.id(), views, Arc::clone(&self.watchers));
+        let cluster = cluster_id(&self.setup.founders);
+        let watching = Watching::new(self.id(), cluster, views, Arc::clone(&self.watchers));
         self.streams.insert(stream, watching);
         // What it asks is not polled for otherwise.
         self.news.0.store(true, Ordering::Relaxed);
