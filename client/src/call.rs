@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use http::header::{HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri, request};
+use http::{Request, Response, Uri, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use rand::RngExt;
+use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 
-use crate::connection::with_causes;
+use crate::attempt::{ATTEMPTS_MAX, Attempts, Event, Failure};
+pub use crate::deadline::Deadline;
+use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
-use crate::outcome::{grpc_code, is_faulty_http, is_grpc};
+use crate::outcome::{blames_instance, decided_by_head, is_grpc};
 use crate::pool::Pool;
 use crate::replay::Replay;
-use crate::response_body::{ResponseBody, outcome_of};
+use crate::response_body::ResponseBody;
 use crate::ticket::Ticket;
 
 /// Put into the extensions of a request (for tonic:
@@ -40,16 +43,14 @@ pub struct PickInfo {
     pub revision: u64,
 }
 
-/// After the first attempt; what fails three times is not the instance's
-/// fault.
-const REPEATS_MAX: u32 = 2;
-
 /// Instances that turned out to be gone before anything was sent. Each costs
 /// nothing; this bounds bad luck.
 const UNSENT_MAX: u32 = 16;
 
-/// Later than any call ends.
-const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+/// The first repeat follows at once, as it goes to another instance. What fails
+/// there too may be common to all of them: the next waits for a moment, drawn
+/// from this range in milliseconds, so that a crowd does not come at once.
+const SECOND_REPEAT_AFTER_MS: std::ops::RangeInclusive<u64> = 5..=25;
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("trimtab-client/", env!("CARGO_PKG_VERSION")));
@@ -59,31 +60,42 @@ const AGENT: HeaderValue =
 pub(crate) struct CallOptions {
     pub(crate) wait_for_ready: Duration,
     pub(crate) idempotent: bool,
+    /// For calls that do not say so themselves.
+    pub(crate) timeout: Option<Duration>,
+    /// After how long to ask another instance as well, where that is safe.
+    pub(crate) attempt_timeout: Option<Duration>,
 }
 
-/// Why an attempt did not give an answer.
-enum Failure {
-    /// The instance has seen nothing of it.
-    Unsent(String),
-    /// It may have.
-    Broken(String),
-    /// It answered that it cannot serve; this is the answer.
-    Unavailable(Box<Response<Incoming>>),
-    /// The caller's time is over.
-    Late(Duration),
+/// What the caller gets to hear if nothing better comes.
+enum Told {
+    /// The instance answered that it is at fault.
+    Answer(Box<Answer>),
+    Broken(Error),
 }
 
-/// A call between attempts.
+struct Answer {
+    ongoing: Ongoing,
+    response: Response<Incoming>,
+}
+
+/// A call between its beginning and its answer.
 struct Call {
     pool: Arc<Pool>,
     options: CallOptions,
     head: request::Parts,
+    grpc: bool,
     body: Replay,
-    /// The caller's limit, and when it is reached.
-    limit: Option<(Duration, Instant)>,
+    limit: Option<Limit>,
+    attempts: Attempts,
     tried: Vec<Arc<Endpoint>>,
-    repeats: u32,
+    /// Attempts of which an instance may have seen something.
+    begun: usize,
     unsent: u32,
+    /// When to begin another attempt, if none ends the call before.
+    due: Option<Instant>,
+    /// That attempt takes the place of one that failed, and is paid for.
+    paid: bool,
+    told: Option<Told>,
 }
 
 /// Sends `request` to an instance of the pool's service.
@@ -95,18 +107,24 @@ pub(crate) async fn call(
     let (mut head, body) = request.into_parts();
     head.headers.entry(USER_AGENT).or_insert(AGENT);
     let idempotent = options.idempotent || head.extensions.get::<Idempotent>().is_some();
+    let deadline = head.extensions.get::<Deadline>();
     let call = Call {
         pool,
         options: CallOptions {
             idempotent,
             ..options
         },
-        limit: grpc_timeout(&head.headers).map(|limit| (limit, far_from_now(limit))),
+        limit: Limit::of(&head.headers, deadline, options.timeout, Instant::now()),
+        grpc: is_grpc(&head.headers),
         head,
         body: Replay::new(body),
+        attempts: Attempts::default(),
         tried: Vec::new(),
-        repeats: 0,
+        begun: 0,
         unsent: 0,
+        due: None,
+        paid: true,
+        told: None,
     };
     call.run().await.map_err(Status::from)
 }
@@ -116,23 +134,31 @@ pub(crate) async fn call(
 impl Call {
     async fn run(mut self) -> Result<Response<ResponseBody>, Error> {
         self.pool.budget().deposit();
-        let mut ticket = None;
+        let first = self.pool.pick(None, &[], self.patience()).await?;
+        self.begin(first);
         loop {
-            let ongoing = self.pool.pick(ticket, &self.tried, self.patience()).await?;
-            let endpoint = Arc::clone(ongoing.endpoint());
-            let failure = match self.attempt(&endpoint).await {
-                Ok(response) => return Ok(self.finish(ongoing, response)),
-                Err(failure) => failure,
-            };
-            if !self.may_repeat(&failure) {
-                return self.give_up(ongoing, failure);
+            let end = self.limit.map(|limit| limit.end);
+            let due = self.due.into_iter().chain(end).min();
+            match self.attempts.next(due).await {
+                Event::Answered(mut ongoing, response) => {
+                    if !(self.options.idempotent && blames_instance(&response)) {
+                        return Ok(self.finish(ongoing, response));
+                    }
+                    let endpoint = Arc::clone(ongoing.endpoint());
+                    ongoing.presume(Outcome::Failed);
+                    let answer = Answer { ongoing, response };
+                    self.told = Some(Told::Answer(Box::new(answer)));
+                    self.after_failure(endpoint, false);
+                }
+                Event::Failed(ongoing, failure) => self.failed(ongoing, failure),
+                Event::Due if end.is_some_and(|end| end <= Instant::now()) => {
+                    return Err(self.out_of_time());
+                }
+                Event::Due => self.begin_another().await,
             }
-            ongoing.end(match failure {
-                Failure::Unsent(_) => Outcome::Unsent,
-                _ => Outcome::Failed,
-            });
-            ticket = Some(Ticket::again(&endpoint));
-            self.tried.push(endpoint);
+            if self.due.is_none() && self.attempts.is_empty() {
+                return self.give_up();
+            }
         }
     }
 
@@ -140,96 +166,151 @@ impl Call {
     fn patience(&self) -> Duration {
         let wait = self.options.wait_for_ready;
         match self.limit {
-            Some((_, end)) => wait.min(end.saturating_duration_since(Instant::now())),
+            Some(limit) => wait.min(limit.end.saturating_duration_since(Instant::now())),
             None => wait,
         }
     }
 
-    async fn attempt(&self, endpoint: &Endpoint) -> Result<Response<Incoming>, Failure> {
-        let gone = || Failure::Unsent("the connection was closed".to_owned());
-        let mut sender = endpoint.link.sender().ok_or_else(gone)?;
-        let request = self.request_to(endpoint).ok_or_else(gone)?;
-        let sent = sender.try_send_request(request);
-        let answered = match self.limit {
-            None => sent.await,
-            Some((limit, end)) => match timeout_at(end, sent).await {
-                Ok(answered) => answered,
-                Err(_) => return Err(Failure::Late(limit)),
-            },
+    /// Sends the request to this instance.
+    fn begin(&mut self, ongoing: Ongoing) {
+        let endpoint = ongoing.endpoint();
+        let ready = endpoint.link.sender().zip(self.request_to(&ongoing));
+        let Some((mut sender, request)) = ready else {
+            let gone = Failure::Unsent("the connection was closed".to_owned());
+            return self.failed(ongoing, gone);
         };
-        match answered {
-            Ok(response) if self.options.idempotent && says_unavailable(response.headers()) => {
-                Err(Failure::Unavailable(Box::new(response)))
-            }
-            Ok(response) => Ok(response),
-            Err(error) => {
-                let never_left = error.message().is_some();
-                let error = error.into_error();
-                let reason = with_causes(&error);
-                if never_left || was_refused(&error) {
-                    Err(Failure::Unsent(reason))
-                } else {
-                    Err(Failure::Broken(reason))
-                }
-            }
-        }
+        self.begun += 1;
+        self.due = self.enough_of(&ongoing);
+        self.paid = false;
+        self.attempts.add(ongoing, sender.try_send_request(request));
     }
 
     /// The request as this instance gets it. `None` when it has no address, or
     /// the body is no longer known from its beginning.
-    fn request_to(&self, endpoint: &Endpoint) -> Option<Request<Body>> {
+    fn request_to(&self, ongoing: &Ongoing) -> Option<Request<Body>> {
         let mut uri = self.head.uri.clone().into_parts();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(endpoint.link.authority()?.clone());
+        uri.authority = Some(ongoing.endpoint().link.authority()?.clone());
         uri.path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));
         let mut head = self.head.clone();
         head.uri = Uri::from_parts(uri).ok()?;
+        if let Some(limit) = &self.limit {
+            limit.write(&mut head.headers, self.grpc, ongoing.started());
+        }
         Some(Request::from_parts(head, self.body.attempt()?))
     }
 
-    fn may_repeat(&mut self, failure: &Failure) -> bool {
-        if !self.body.is_known() {
-            return false;
+    /// When this attempt has kept the caller waiting for so long that another
+    /// instance is to be asked as well: after its part of the time there is,
+    /// which leaves as much to each attempt that may follow.
+    fn enough_of(&self, ongoing: &Ongoing) -> Option<Instant> {
+        if !self.options.idempotent || self.begun >= ATTEMPTS_MAX {
+            return None;
         }
-        match failure {
-            Failure::Unsent(_) => {
-                self.unsent += 1;
-                self.unsent <= UNSENT_MAX
+        let now = ongoing.started();
+        let parts = u32::try_from(ATTEMPTS_MAX - self.begun + 1).unwrap_or(1);
+        let part = self
+            .limit
+            .map(|limit| limit.end.saturating_duration_since(now) / parts);
+        let enough = part.into_iter().chain(self.options.attempt_timeout).min()?;
+        now.checked_add(enough)
+    }
+
+    /// An attempt came to nothing.
+    fn failed(&mut self, ongoing: Ongoing, failure: Failure) {
+        let endpoint = Arc::clone(ongoing.endpoint());
+        let (reason, unsent) = match failure {
+            Failure::Unsent(reason) => (reason, true),
+            Failure::Broken(reason) => (reason, false),
+        };
+        ongoing.end(if unsent {
+            Outcome::Unsent
+        } else {
+            Outcome::Failed
+        });
+        self.told = Some(Told::Broken(Error::Broken {
+            service: self.pool.service().to_string(),
+            address: endpoint.link.address().to_string(),
+            reason,
+        }));
+        self.after_failure(endpoint, unsent);
+    }
+
+    /// Decides whether, and when, the call is sent elsewhere.
+    fn after_failure(&mut self, endpoint: Arc<Endpoint>, unsent: bool) {
+        self.tried.push(endpoint);
+        let now = Instant::now();
+        if unsent {
+            self.unsent += 1;
+            self.paid = self.body.is_known() && self.unsent <= UNSENT_MAX;
+            self.due = self.paid.then_some(now);
+            return;
+        }
+        let may = self.options.idempotent && self.begun < ATTEMPTS_MAX && self.body.is_known();
+        self.paid = may && self.pool.budget().withdraw(now);
+        let pause = match self.begun {
+            1 => Duration::ZERO,
+            _ => Duration::from_millis(rand::rng().random_range(SECOND_REPEAT_AFTER_MS)),
+        };
+        self.due = self.paid.then_some(now + pause);
+    }
+
+    /// Sends the request to one more instance: in place of an attempt that
+    /// failed, or beside one that keeps the caller waiting.
+    async fn begin_another(&mut self) {
+        self.due = None;
+        let waited_for = self.attempts.endpoints().cloned();
+        self.tried.extend(waited_for);
+        let ticket = self.tried.last().map(|last| Ticket::again(last));
+        if self.attempts.is_empty() {
+            // What was told before is more to the point than that nobody is
+            // connected now.
+            let pick = self.pool.pick(ticket, &self.tried, self.patience());
+            if let Ok(ongoing) = pick.await {
+                self.begin(ongoing);
             }
-            Failure::Broken(_) | Failure::Unavailable(_) => {
-                self.repeats += 1;
-                self.options.idempotent
-                    && self.repeats <= REPEATS_MAX
-                    && self.pool.budget().withdraw(Instant::now())
-            }
-            Failure::Late(_) => false,
+            return;
+        }
+        if !self.paid && !self.body.is_complete() {
+            return;
+        }
+        let Some(ongoing) = self.pool.pick_untried(ticket, &self.tried) else {
+            return;
+        };
+        if self.paid || self.pool.budget().withdraw(ongoing.started()) {
+            self.begin(ongoing);
+        } else {
+            ongoing.end(Outcome::Unsent);
         }
     }
 
-    fn give_up(&self, ongoing: Ongoing, failure: Failure) -> Result<Response<ResponseBody>, Error> {
-        let reason = match failure {
-            Failure::Unavailable(response) => return Ok(self.finish(ongoing, *response)),
-            Failure::Late(after) => {
-                let address = ongoing.endpoint().link.address();
-                let waiting_for = format!("the answer of {} at {address}", self.pool.service());
-                ongoing.end(Outcome::Failed);
-                return Err(Error::Deadline { waiting_for, after });
-            }
-            Failure::Unsent(reason) | Failure::Broken(reason) => reason,
+    fn out_of_time(&mut self) -> Error {
+        let service = self.pool.service();
+        let waiting_for = match self.attempts.out_of_time() {
+            Some(endpoint) => format!("the answer of {service} at {}", endpoint.link.address()),
+            None => format!("the answer of {service}"),
         };
-        let address = ongoing.endpoint().link.address().to_string();
-        ongoing.end(Outcome::Failed);
-        Err(Error::Broken {
-            service: self.pool.service().to_string(),
-            address,
-            reason,
-        })
+        let after = self.limit.map_or(Duration::ZERO, |limit| limit.after);
+        Error::Deadline { waiting_for, after }
+    }
+
+    fn give_up(mut self) -> Result<Response<ResponseBody>, Error> {
+        match self.told.take() {
+            Some(Told::Answer(answer)) => Ok(self.finish(answer.ongoing, answer.response)),
+            Some(Told::Broken(error)) => Err(error),
+            None => Err(Error::Broken {
+                service: self.pool.service().to_string(),
+                address: String::new(),
+                reason: "no attempt could be made".to_owned(),
+            }),
+        }
     }
 
     /// The call has an answer; it ends with the answer's body, or now when the
     /// head says it all.
-    fn finish(&self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
+    fn finish(&mut self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
+        self.attempts.lose_to(&ongoing);
         self.body.forget();
         let (mut head, incoming) = response.into_parts();
         head.extensions.insert(PickInfo {
@@ -237,88 +318,13 @@ impl Call {
             instance_id: Arc::clone(&ongoing.endpoint().id),
             revision: ongoing.revision(),
         });
-        let grpc = is_grpc(&head);
-        let decided = if is_faulty_http(head.status) {
-            Some(Outcome::Failed)
-        } else if let Some(code) = grpc_code(&head.headers) {
-            Some(outcome_of(code))
-        } else if incoming.is_end_stream() {
-            Some(if grpc {
-                Outcome::Failed
-            } else {
-                Outcome::Answered
-            })
-        } else {
-            None
-        };
+        let grpc = is_grpc(&head.headers);
+        let decided = decided_by_head(&head, grpc, incoming.is_end_stream());
         let service = Arc::clone(self.pool.service());
-        let mut body = ResponseBody::new(incoming, service, ongoing, grpc);
+        let mut body = ResponseBody::new(incoming, service, ongoing, grpc, self.limit);
         if let Some(outcome) = decided {
             body.end(outcome);
         }
         Response::from_parts(head, body)
-    }
-}
-
-// === private parts ===
-
-fn says_unavailable(headers: &HeaderMap) -> bool {
-    grpc_code(headers) == Some(Code::Unavailable)
-}
-
-/// The peer said that it did nothing about the request (RFC 9113, 8.7).
-fn was_refused(error: &hyper::Error) -> bool {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .is_some_and(|error| {
-            error.is_remote()
-                && error.is_reset()
-                && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-        })
-}
-
-fn far_from_now(limit: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(limit).unwrap_or(now + DECADES)
-}
-
-/// The `grpc-timeout` header: up to eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3_600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        let read = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", HeaderValue::from_static(value));
-            grpc_timeout(&headers)
-        };
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(
-            read("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3_600))
-        );
-        for bad in ["", "m", "5", "5x", "123456789n", "-1S"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
     }
 }

@@ -97,6 +97,8 @@ impl Client {
             options: CallOptions {
                 wait_for_ready: WAIT_FOR_READY,
                 idempotent: false,
+                timeout: None,
+                attempt_timeout: None,
             },
             first_view_within: FIRST_VIEW_WITHIN,
             may_be_absent: false,
@@ -225,9 +227,27 @@ impl ServiceBuilder {
     }
 
     /// Says of all calls what [`Idempotent`](crate::call::Idempotent) says of
-    /// one: they may be sent again when their instance is lost.
+    /// one: they may be sent again when their instance is lost, fails, or keeps
+    /// them waiting.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.options.idempotent = idempotent;
+        self
+    }
+
+    /// How long a call may take, its whole answer included, if the call does
+    /// not say so itself; for ever unless set. The instance is told.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// How long a call that may be repeated waits for one instance before
+    /// another is asked as well; the first to answer counts. Unless set, and
+    /// in any case not later than, a third of the time that the call has: for
+    /// ever, when it has no limit. Give calls a limit, or set this, so that
+    /// an instance that takes calls and never answers holds none up.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.options.attempt_timeout = Some(timeout);
         self
     }
 

@@ -44,6 +44,9 @@ pub(crate) enum Outcome {
     Answered,
     /// No answer, or one that says the instance is at fault.
     Failed,
+    /// An answer that says that there were too many calls: an error, but no
+    /// word on how the instance is.
+    Declined,
     /// The caller lost interest, or did not say.
     Abandoned,
     /// It never left: counted nowhere.
@@ -91,6 +94,15 @@ impl Ongoing {
         self.revision
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// What it ends with if nobody says otherwise.
+    pub(crate) fn presume(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
     pub(crate) fn end(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
@@ -102,9 +114,8 @@ impl Drop for Ongoing {
         if self.outcome != Outcome::Unsent {
             let now = Instant::now();
             let latency = now.saturating_duration_since(self.started);
-            self.endpoint
-                .load
-                .ended(now, latency, self.outcome == Outcome::Failed);
+            let failed = matches!(self.outcome, Outcome::Failed | Outcome::Declined);
+            self.endpoint.load.ended(now, latency, failed);
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::Budget;
 use crate::connection::{Link, Protocol, Surroundings};
-use crate::endpoint::{Connection, Endpoint, Ongoing};
+use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::lineup::Lineup;
 use crate::picker::Picker;
@@ -135,6 +135,22 @@ impl Pool {
         timeout(patience, connected)
             .await
             .map_err(|_| self.shared.no_instance())
+    }
+
+    /// For one more attempt of a call: an instance that none of its attempts
+    /// was sent to, if one is connected now.
+    pub(crate) fn pick_untried(
+        &self,
+        mut ticket: Option<Ticket>,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<Ongoing> {
+        let ongoing = self.shared.try_pick(&mut ticket, tried)?;
+        let again = |tried: &Arc<Endpoint>| Arc::ptr_eq(&tried.link, &ongoing.endpoint().link);
+        if tried.iter().any(again) {
+            ongoing.end(Outcome::Unsent);
+            return None;
+        }
+        Some(ongoing)
     }
 }
 

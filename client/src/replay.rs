@@ -53,7 +53,7 @@ impl Replay {
     }
 
     /// The body from its beginning, or `None` when that is no longer known.
-    /// Earlier attempts read nothing from now on.
+    /// Earlier attempts read from now on only what was read before.
     pub(crate) fn attempt(&self) -> Option<Body> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         if source.forgotten {
@@ -82,6 +82,13 @@ impl Replay {
             .forgotten
     }
 
+    /// Whether all of it is remembered, so that several attempts can read it at
+    /// the same time.
+    pub(crate) fn is_complete(&self) -> bool {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        !source.forgotten && (source.ended || source.body.is_end_stream())
+    }
+
     /// No attempt will follow: nothing more is remembered, and what was is
     /// dropped as the attempt under way reads on.
     pub(crate) fn forget(&self) {
@@ -102,17 +109,17 @@ impl HttpBody for Attempt {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let this = &mut *self;
         let mut source = this.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if source.attempt != this.number {
-            return Poll::Ready(Some(Err(tonic::Status::cancelled(
-                "the call is sent elsewhere",
-            ))));
-        }
         if let Some(frame) = source.frames.get(this.position) {
             this.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
         }
         if source.ended {
             return Poll::Ready(None);
+        }
+        if source.attempt != this.number {
+            return Poll::Ready(Some(Err(tonic::Status::cancelled(
+                "the call is sent elsewhere",
+            ))));
         }
         if source.forgotten {
             source.frames = Vec::new();
@@ -182,12 +189,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_that_was_replaced_reads_nothing() {
+    async fn an_attempt_that_was_replaced_reads_nothing_new() {
         let replay = Replay::new(Body::new(http_body_util::Full::new(Bytes::from("abc"))));
         let first = replay.attempt().unwrap();
         let second = replay.attempt().unwrap();
+        assert!(!replay.is_complete());
         assert!(read(first).await.is_err());
         assert_eq!(read(second).await.unwrap(), "abc");
+    }
+
+    #[tokio::test]
+    async fn attempts_read_side_by_side_what_is_complete() {
+        let replay = Replay::new(Body::new(http_body_util::Full::new(Bytes::from("abc"))));
+        let first = replay.attempt().unwrap();
+        assert_eq!(read(replay.attempt().unwrap()).await.unwrap(), "abc");
+        assert!(replay.is_complete());
+        let third = replay.attempt().unwrap();
+        replay.forget();
+        assert_eq!(read(first).await.unwrap(), "abc");
+        assert_eq!(read(third).await.unwrap(), "abc");
     }
 
     #[tokio::test]

@@ -1,0 +1,162 @@
+//! The attempts of one call that are under way: one as a rule, more where one keeps the caller waiting.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, sleep_until};
+use tonic::body::Body;
+
+use crate::connection::with_causes;
+use crate::endpoint::{Endpoint, Ongoing, Outcome};
+
+/// The first, and two more: what fails three times is not the instance's
+/// fault.
+pub(crate) const ATTEMPTS_MAX: usize = 3;
+
+type Answer = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+
+/// A request that was sent to an instance.
+struct Attempt {
+    ongoing: Ongoing,
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+/// The attempts under way, in the order in which they began.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    under_way: [Option<Attempt>; ATTEMPTS_MAX],
+}
+
+/// What there is to act on.
+pub(crate) enum Event {
+    /// An instance answered, well or not.
+    Answered(Ongoing, Response<Incoming>),
+    /// An attempt came to nothing.
+    Failed(Ongoing, Failure),
+    /// It is time.
+    Due,
+}
+
+/// Why an attempt did not give an answer.
+pub(crate) enum Failure {
+    /// The instance has seen nothing of it.
+    Unsent(String),
+    /// It may have.
+    Broken(String),
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.under_way.iter().all(Option::is_none)
+    }
+
+    /// Adds one. There is room for [`ATTEMPTS_MAX`]; one more would take the
+    /// place of the newest.
+    pub(crate) fn add(
+        &mut self,
+        ongoing: Ongoing,
+        answer: impl Future<Output = Answer> + Send + 'static,
+    ) {
+        let attempt = Attempt {
+            ongoing,
+            answer: Box::pin(answer),
+        };
+        let free = self.under_way.iter().position(Option::is_none);
+        if let Some(place) = self.under_way.get_mut(free.unwrap_or(ATTEMPTS_MAX - 1)) {
+            *place = Some(attempt);
+        }
+    }
+
+    /// Waits for the first to end, but not beyond `due`.
+    pub(crate) async fn next(&mut self, due: Option<Instant>) -> Event {
+        let Some(due) = due else {
+            return std::future::poll_fn(|cx| self.poll(cx)).await;
+        };
+        let mut sleep = pin!(sleep_until(due));
+        std::future::poll_fn(|cx| match self.poll(cx) {
+            Poll::Ready(event) => Poll::Ready(event),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| Event::Due),
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for place in &mut self.under_way {
+            let Some(attempt) = place else { continue };
+            let Poll::Ready(answer) = attempt.answer.as_mut().poll(cx) else {
+                continue;
+            };
+            if let Some(Attempt { ongoing, .. }) = place.take() {
+                return Poll::Ready(match answer {
+                    Ok(response) => Event::Answered(ongoing, response),
+                    Err(error) => Event::Failed(ongoing, Failure::of(error)),
+                });
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives up what is under way. Those who were asked before `winner` have
+    /// kept the caller waiting for too long, the others had little time.
+    pub(crate) fn lose_to(&mut self, winner: &Ongoing) {
+        for place in &mut self.under_way {
+            if let Some(Attempt { ongoing, .. }) = place.take() {
+                let outcome = if ongoing.started() < winner.started() {
+                    Outcome::Failed
+                } else {
+                    Outcome::Abandoned
+                };
+                ongoing.end(outcome);
+            }
+        }
+    }
+
+    /// The caller's time is over. Whom it waited for longest, and whose fault
+    /// that is taken to be.
+    pub(crate) fn out_of_time(&mut self) -> Option<Arc<Endpoint>> {
+        let under_way = self.under_way.iter_mut().filter_map(Option::take);
+        let longest = under_way.min_by_key(|attempt| attempt.ongoing.started())?;
+        let endpoint = Arc::clone(longest.ongoing.endpoint());
+        longest.ongoing.end(Outcome::Failed);
+        Some(endpoint)
+    }
+
+    /// Who has not answered yet.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let under_way = self.under_way.iter().flatten();
+        under_way.map(|attempt| attempt.ongoing.endpoint())
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn of(error: TrySendError<Request<Body>>) -> Self {
+        let never_left = error.message().is_some();
+        let error = error.into_error();
+        let reason = with_causes(&error);
+        if never_left || was_refused(&error) {
+            Self::Unsent(reason)
+        } else {
+            Self::Broken(reason)
+        }
+    }
+}
+
+/// The peer said that it did nothing about the request (RFC 9113, 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+        .is_some_and(|error| {
+            error.is_remote()
+                && error.is_reset()
+                && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        })
+}
