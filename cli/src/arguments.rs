@@ -195,7 +195,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write for example 500ms, 30s or 2m"))
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+/// As [`duration`], but not nothing.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be more than nothing".into()),
         positive => Ok(positive),

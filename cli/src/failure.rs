@@ -20,6 +20,9 @@ pub(crate) enum Exit {
     Unavailable = 6,
     WaitedInVain = 7,
     PromiseBroken = 8,
+    NotReadyInTime = 124,
+    NotExecutable = 126,
+    NoSuchProgram = 127,
 }
 
 /// Shown under `trimtab --help`.
@@ -33,7 +36,11 @@ Exit codes:
   5  refused by a guard or by --expect-revision; nothing changed
   6  the registry is unavailable
   7  the change is made, but not everyone confirmed it in time
-  8  demo: a promise did not hold";
+  8  demo: a promise did not hold
+run exits with the program's own code, 128 and the signal's number if one ended it; or with
+  124  its check did not pass in time
+  126  it cannot be executed
+  127  there is no such program";
 
 /// One failure on its way to stderr.
 #[derive(Debug)]
@@ -55,6 +62,9 @@ impl Exit {
             Self::Unavailable => "unavailable",
             Self::WaitedInVain => "waited_in_vain",
             Self::PromiseBroken => "promise_broken",
+            Self::NotReadyInTime => "not_ready_in_time",
+            Self::NotExecutable => "not_executable",
+            Self::NoSuchProgram => "no_such_program",
         }
     }
 }

@@ -7,20 +7,26 @@ mod change;
 mod commands;
 mod demo;
 mod failure;
+mod instance_flags;
+mod logging;
 mod output;
 mod percent;
+#[cfg(unix)]
+mod run;
 mod session;
 mod signals;
 mod table;
 mod wait;
 
 use std::io;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::GlobalArgs;
+#[cfg(unix)]
+use crate::commands::run as run_command;
 use crate::commands::{
     canary, cluster, completions, history, instance, register, resolve, rollback, serve, services,
     shift, snapshot, status, switch, teardown, watch,
@@ -62,6 +68,10 @@ enum Command {
     /// Hold one instance's registration, for trying things
     #[command(after_help = register::EXAMPLES)]
     Register(register::RegisterArgs),
+    /// Run a program as an instance: register it while it can serve, drain it before it ends
+    #[cfg(unix)]
+    #[command(after_help = run_command::EXAMPLES)]
+    Run(run_command::RunArgs),
     /// Give one group a share of the calls to try it
     #[command(after_help = canary::EXAMPLES)]
     Canary(canary::CanaryArgs),
@@ -98,6 +108,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if run::guard::is_asked_for() {
+        return run::guard::become_program();
+    }
     if role::is_asked_for() {
         let command = RoleCommand::parse();
         let output = Output::new(command.global.output);
@@ -116,14 +130,14 @@ fn main() -> ExitCode {
 fn conclude(
     output: Output,
     runtime: io::Result<Runtime>,
-    work: impl Future<Output = Result<(), Failure>>,
+    work: impl Future<Output = Result<impl Termination, Failure>>,
 ) -> ExitCode {
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => Err(error.into()),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ended.report(),
         Err(failure) => {
             output.failure(&failure);
             failure.exit().into()
@@ -131,7 +145,8 @@ fn conclude(
     }
 }
 
-async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
+/// The exit code is 0, or that of the program that was run.
+async fn dispatch(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
     let session = Session::new(&cli.global, output)?;
     match &cli.command {
         Command::Serve(command) => serve::run(command, output).await,
@@ -140,6 +155,8 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::Resolve(args) => resolve::run(args, &session).await,
         Command::Watch(args) => watch::run(args, &session).await,
         Command::Register(args) => register::run(args, &cli.global, output).await,
+        #[cfg(unix)]
+        Command::Run(args) => return run_command::run(args, &cli.global, output).await,
         Command::Canary(args) => canary::run(args, &session).await,
         Command::Shift(args) => shift::run(args, &session).await,
         Command::Switch(args) => switch::run(args, &session).await,
@@ -151,7 +168,8 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<(), Failure> {
         Command::Snapshot(args) => snapshot::run(args, &session).await,
         Command::Demo(args) => demo::command::run(args, output).await,
         Command::Completions(args) => completions::run(args, output),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl Output {
         to_stderr(&format!("{FAINT}{text}{FAINT:#}\n"));
     }
 
+    /// A line for whoever follows what goes on.
+    pub(crate) fn event(self, text: &str) {
+        to_stderr(&format!("{text}\n"));
+    }
+
     /// Each warning on a line.
     pub(crate) fn warnings(self, warnings: &[String]) {
         for warning in warnings {

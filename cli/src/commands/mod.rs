@@ -8,6 +8,8 @@ pub(crate) mod instance;
 pub(crate) mod register;
 pub(crate) mod resolve;
 pub(crate) mod rollback;
+#[cfg(unix)]
+pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod services;
 pub(crate) mod shift;

@@ -1,15 +1,14 @@
 //! `trimtab register`: hold one instance's registration, for trying things.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
 use trimtab_client::client::Client;
 use trimtab_client::registration::DRAIN_TIMEOUT;
 
 use crate::actor::default_actor;
-use crate::arguments::{GlobalArgs, duration};
+use crate::arguments::GlobalArgs;
 use crate::failure::Failure;
+use crate::instance_flags::InstanceFlags;
 use crate::output::Output;
 use crate::signals::asked_to_stop;
 use crate::wait::span;
@@ -36,26 +35,8 @@ pub(crate) struct RegisterArgs {
     #[arg(value_name = "HOST:PORT")]
     address: String,
 
-    /// Unique within the service; one that is kept over restarts keeps what operators set on it
-    /// [default: random]
-    #[arg(long)]
-    id: Option<String>,
-
-    /// The failure domain it is in
-    #[arg(long)]
-    zone: Option<String>,
-
-    /// Its weight within its group, 1 to 10,000 [default: 100]
-    #[arg(long, value_name = "N")]
-    capacity: Option<u32>,
-
-    /// What callers can read about it; may be given more than once
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    metadata: Vec<(String, String)>,
-
-    /// How long it stays registered without renewal, 1s to 10m [default: 15s]
-    #[arg(long, value_parser = duration, value_name = "DURATION")]
-    ttl: Option<Duration>,
+    #[command(flatten)]
+    instance: InstanceFlags,
 }
 
 /// What is printed once it is registered.
@@ -75,24 +56,10 @@ pub(crate) async fn run(
     let client = Client::builder()
         .name(format!("trimtab register by {}", default_actor()))
         .connect(&global.endpoints)?;
-    let mut instance = client.register(&args.service, &args.group, &args.address);
-    if let Some(id) = &args.id {
-        instance = instance.id(id);
-    }
-    if let Some(zone) = &args.zone {
-        instance = instance.zone(zone);
-    }
-    if let Some(capacity) = args.capacity {
-        instance = instance.capacity(capacity);
-    }
-    if let Some(ttl) = args.ttl {
-        instance = instance.ttl(ttl);
-    }
+    let instance = client.register(&args.service, &args.group, &args.address);
+    let mut instance = args.instance.apply(instance);
     if let Some(within) = global.timeout {
         instance = instance.within(within);
-    }
-    for (key, value) in &args.metadata {
-        instance = instance.metadata(key, value);
     }
     let registration = instance.start().await?;
     let registered = Registered {
@@ -124,25 +91,4 @@ pub(crate) async fn run(
         )]);
     }
     Ok(())
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .filter(|(key, _)| !key.is_empty())
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| format!("{text:?} is not KEY=VALUE, for example build=1234"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_is_read_as_pairs() {
-        let read = |text| pair(text).map(|(key, value)| format!("{key}:{value}"));
-        assert_eq!(read("build=12=34").as_deref(), Ok("build:12=34"));
-        assert_eq!(read("empty=").as_deref(), Ok("empty:"));
-        assert!(read("=x").is_err());
-        assert!(read("build").unwrap_err().contains("\"build\""));
-    }
 }

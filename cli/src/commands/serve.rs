@@ -1,15 +1,13 @@
 //! `trimtab serve`: run a replica of the registry.
 
-use std::io::IsTerminal;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 use trimtab_server::config::ServeArgs;
 use trimtab_server::node::Node;
 
 use crate::failure::{Exit, Failure};
+use crate::logging::{self, LogFormat};
 use crate::output::Output;
 use crate::signals::{asked_to_stop, stdin_lines};
 
@@ -47,12 +45,6 @@ pub(crate) struct ServeCommand {
     until_stdin_closes: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 /// What is printed when the replica serves.
 #[derive(Debug, Serialize)]
 struct Ready {
@@ -62,7 +54,7 @@ struct Ready {
 }
 
 pub(crate) async fn run(command: &ServeCommand, output: Output) -> Result<(), Failure> {
-    start_logging(command.log_format)?;
+    logging::start(LOG_DEFAULT, command.log_format)?;
     let invalid = |error: &dyn std::error::Error| Failure::new(Exit::InvalidArgument, told(error));
     let failed = |error: &dyn std::error::Error| Failure::new(Exit::Failed, told(error));
     let config = command
@@ -111,28 +103,6 @@ async fn closed(stdin: &mut Option<mpsc::Receiver<String>>) {
         Some(lines) => while lines.recv().await.is_some() {},
         None => std::future::pending().await,
     }
-}
-
-fn start_logging(format: LogFormat) -> Result<(), Failure> {
-    let filter = match std::env::var("TRIMTAB_LOG") {
-        Ok(directives) => EnvFilter::try_new(&directives).map_err(|error| {
-            Failure::new(
-                Exit::InvalidArgument,
-                format!("TRIMTAB_LOG is {directives:?}: {error}"),
-            )
-        })?,
-        Err(_) => EnvFilter::new(LOG_DEFAULT),
-    };
-    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(coloured);
-    match format {
-        LogFormat::Text => logging.init(),
-        LogFormat::Json => logging.json().init(),
-    }
-    Ok(())
 }
 
 /// An error and its causes on one line.

@@ -11,6 +11,7 @@ const VERBS: &[&str] = &[
     "resolve",
     "watch",
     "register",
+    "run",
     "canary",
     "shift",
     "switch",
