@@ -1,7 +1,9 @@
-//! The wire contract of Trimtab: messages and gRPC services, nothing else.
+//! The wire contract of Trimtab: messages, gRPC services and what both sides must reckon alike.
 //!
 //! The contract of each stream is written in the `.proto` files beside this
 //! crate, and repeated here as documentation of the generated items.
+
+pub mod latency;
 
 /// What callers, instances and operators speak with the registry.
 pub mod v1 {

@@ -258,7 +258,8 @@ impl Observer {
     }
 }
 
-/// Adds what another replica said. A name it could not have applied is left out.
+/// Adds what another replica said. What breaks a rule, which one of this
+/// version would not say, is left out.
 fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
     if let Some(back_for) = answer.back_for {
         // What is not a time was not said by a replica of ours: no time at all.
@@ -287,8 +288,9 @@ fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
         ) else {
             continue;
         };
-        let load = crate::convert::load(&reported);
-        observation.load(&service, group, load);
+        if let Ok(load) = crate::convert::load(&reported) {
+            observation.load(&service, group, load);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use trimtab_proto::latency::Latencies;
 use trimtab_registry::name::{GroupName, ServiceName};
 
 /// How far back observed shares and error rates look.
@@ -38,14 +39,18 @@ pub struct Load {
     pub errors: u64,
     /// Sum of their durations.
     pub latency_total: Duration,
+    /// The calls by their durations, as far as callers tell them.
+    pub latencies: Latencies,
     /// How long ago the last call was; `None` when no caller ever called.
     pub last_call_age: Option<Duration>,
 }
 
 impl Load {
     /// Two replicas' reports of the same group, as one.
-    pub fn merge(self, other: Load) -> Load {
+    pub fn merge(mut self, other: Load) -> Load {
+        self.latencies.add(&other.latencies);
         Load {
+            latencies: self.latencies,
             calls: self.calls.saturating_add(other.calls),
             errors: self.errors.saturating_add(other.errors),
             latency_total: self.latency_total.saturating_add(other.latency_total),
@@ -223,12 +228,14 @@ struct Window {
     last_call: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Slot {
     second: u64,
     calls: u64,
     errors: u64,
     latency_total: Duration,
+    /// In a box, since most groups are not called in most seconds.
+    latencies: Option<Box<Latencies>>,
 }
 
 impl Window {
@@ -248,6 +255,9 @@ impl Window {
         slot.calls = slot.calls.saturating_add(load.calls);
         slot.errors = slot.errors.saturating_add(load.errors.min(load.calls));
         slot.latency_total = slot.latency_total.saturating_add(load.latency_total);
+        if load.latencies != Latencies::default() {
+            slot.latencies.get_or_insert_default().add(&load.latencies);
+        }
     }
 
     fn sum(&self, now: Duration) -> Load {
@@ -256,18 +266,19 @@ impl Window {
             .slots
             .iter()
             .filter(|slot| slot.second >= oldest && slot.second <= now.as_secs());
-        current.fold(
-            Load {
-                last_call_age: self.last_call.map(|at| now.saturating_sub(at)),
-                ..Load::default()
-            },
-            |sum, slot| Load {
-                calls: sum.calls.saturating_add(slot.calls),
-                errors: sum.errors.saturating_add(slot.errors),
-                latency_total: sum.latency_total.saturating_add(slot.latency_total),
-                ..sum
-            },
-        )
+        let nothing = Load {
+            last_call_age: self.last_call.map(|at| now.saturating_sub(at)),
+            ..Load::default()
+        };
+        current.fold(nothing, |sum, slot| {
+            sum.merge(Load {
+                calls: slot.calls,
+                errors: slot.errors,
+                latency_total: slot.latency_total,
+                latencies: slot.latencies.as_deref().copied().unwrap_or_default(),
+                last_call_age: None,
+            })
+        })
     }
 }
 
@@ -288,6 +299,7 @@ mod tests {
             calls,
             errors,
             latency_total: Duration::from_millis(calls),
+            latencies: Latencies::from_counts(&[0, calls as u32]).expect("few"),
             last_call_age: Some(Duration::from_millis(age_ms)),
         }
     }
@@ -334,10 +346,12 @@ mod tests {
 
         let load = watchers.loads(at(106), &catalog)[0].1;
         assert_eq!((load.calls, load.errors), (15, 1));
+        assert_eq!(load.latencies.to_counts(), [0, 15]);
         assert_eq!(load.last_call_age, Some(Duration::from_millis(1_100)));
 
         let load = watchers.loads(at(112), &catalog)[0].1;
         assert_eq!((load.calls, load.errors), (5, 0));
+        assert_eq!(load.latencies.to_counts(), [0, 5]);
 
         let load = watchers.loads(at(300), &catalog)[0].1;
         assert_eq!(load.calls, 0);

@@ -8,8 +8,10 @@
 
 mod balancing;
 mod brake;
+mod by_hand;
 mod forwarding;
 mod guards;
+mod latencies;
 mod liveness;
 mod members;
 mod recovery;

@@ -2,94 +2,20 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::Code;
 use trimtab_client::operator::change::{ChangeOptions, ServiceShift, ShiftTarget, Teardown};
 use trimtab_proto::v1::watch_request::Kind as Ask;
 use trimtab_proto::v1::watch_response::Kind as Answer;
 use trimtab_proto::v1::{
-    GroupLoad, Hello, LoadReports, Receipt, ReceiptsRequest, Subscribe, View, ViewUpdate,
-    WatchRequest, WatchResponse,
+    GroupLoad, LoadReports, ReceiptsRequest, Subscribe, ViewUpdate, WatchRequest,
 };
 use trimtab_tests::cluster::Cluster;
-use trimtab_tests::eventually::{PATIENCE, eventually};
+use trimtab_tests::eventually::eventually;
 
-/// A watch stream driven by hand.
-struct Watch {
-    requests: mpsc::Sender<WatchRequest>,
-    responses: Streaming<WatchResponse>,
-}
-
-impl Watch {
-    async fn open(cluster: &Cluster, replica: u64, watcher: &str) -> Watch {
-        let (requests, receiver) = mpsc::channel(16);
-        let hello = Hello {
-            watcher_id: watcher.to_owned(),
-            name: format!("{watcher}-name"),
-            zone: String::new(),
-        };
-        let mut watch = Watch {
-            responses: cluster
-                .discovery(replica)
-                .watch(ReceiverStream::new(receiver))
-                .await
-                .expect("watching")
-                .into_inner(),
-            requests,
-        };
-        watch.ask(Ask::Hello(hello)).await;
-        assert!(matches!(watch.next().await, Answer::Welcome(_)));
-        watch
-    }
-
-    async fn ask(&self, kind: Ask) {
-        let request = WatchRequest { kind: Some(kind) };
-        self.requests
-            .send(request)
-            .await
-            .expect("the stream is open");
-    }
-
-    async fn subscribe(&self, service: &str, known: Option<&ViewUpdate>) {
-        self.ask(Ask::Subscribe(Subscribe {
-            service: service.to_owned(),
-            known_revision: known.map_or(0, |update| update.revision),
-            known_checksum: known.map_or(0, |update| update.checksum),
-        }))
-        .await;
-    }
-
-    async fn confirm(&self, service: &str, revision: u64) {
-        self.ask(Ask::Receipt(Receipt {
-            service: service.to_owned(),
-            revision,
-        }))
-        .await;
-    }
-
-    async fn next_response(&mut self) -> WatchResponse {
-        let answer = tokio::time::timeout(PATIENCE, self.responses.next()).await;
-        answer.expect("in time").expect("open").expect("no error")
-    }
-
-    async fn next(&mut self) -> Answer {
-        self.next_response().await.kind.expect("a kind")
-    }
-
-    async fn next_view(&mut self) -> (ViewUpdate, View) {
-        match self.next().await {
-            Answer::View(update) => {
-                assert_eq!(update.checksum, trimtab_proto::checksum(&update.view));
-                let view = View::decode(update.view.clone()).expect("a view");
-                (update, view)
-            }
-            other => panic!("expected a view, got {other:?}"),
-        }
-    }
-}
+use crate::by_hand::Watch;
 
 async fn switch(cluster: &Cluster, service: &str, group: &str) -> u64 {
     let shift = ServiceShift::new(service, ShiftTarget::SwitchTo(group.to_owned()));
@@ -264,6 +190,7 @@ fn load(group: &str, calls: u64, age: Duration) -> Ask {
             errors: 1,
             latency_total: None,
             last_call_age: prost_types::Duration::try_from(age).ok(),
+            latency_buckets: Vec::new(),
         }],
     })
 }

@@ -155,7 +155,9 @@ fn group_table(groups: &[GroupStatus]) -> String {
         ">OBSERVED",
         ">CALLS",
         ">ERRORS",
-        ">LATENCY",
+        ">MEAN",
+        ">P50",
+        ">P99",
         "LAST CALL",
     ]);
     for group in groups {
@@ -176,10 +178,9 @@ fn group_table(groups: &[GroupStatus]) -> String {
                 .into(),
             count(group.calls).into(),
             error_cell(group.calls, group.errors),
-            group
-                .latency_mean
-                .map_or(NOTHING.to_owned(), latency)
-                .into(),
+            latency_cell(group.latency_mean),
+            latency_cell(group.latency_p50),
+            latency_cell(group.latency_p99),
             group
                 .last_call_age
                 .map_or("never".to_owned(), |age| format!("{} ago", span(age)))
@@ -231,8 +232,9 @@ fn error_cell(calls: u64, errors: u64) -> Cell {
     Cell::styled(format!("{:.2}%", rate * 100.0), style)
 }
 
-fn latency(mean: Duration) -> String {
-    format!("{:.2} ms", mean.as_secs_f64() * 1_000.0)
+fn latency_cell(latency: Option<Duration>) -> Cell {
+    let shown = latency.map(|it| format!("{:.2} ms", it.as_secs_f64() * 1_000.0));
+    shown.unwrap_or_else(|| NOTHING.to_owned()).into()
 }
 
 #[cfg(test)]
@@ -256,6 +258,8 @@ mod tests {
             calls,
             errors,
             latency_mean: (calls > 0).then_some(Duration::from_micros(1_234)),
+            latency_p50: (calls > 0).then_some(Duration::from_micros(950)),
+            latency_p99: (calls > 0).then_some(Duration::from_micros(7_800)),
             last_call_age: (calls > 0).then_some(Duration::from_millis(2)),
         }
     }
@@ -293,10 +297,10 @@ mod tests {
             "\
 catalog: v41 99%, v42 1%, revision 8815, route of 8812
 1,203 of 1,204 callers use this route; observed over 10.0 s
-GROUP  STATE   READY  SUSPECT  OTHER  INTENDED  OBSERVED  CALLS  ERRORS  LATENCY  LAST CALL
-v41    active      4        0      0       99%       99%  9,900   0.00%  1.23 ms  2.0 ms ago
-v42    active      4        0      0        1%        1%    100  50.00%  1.23 ms  2.0 ms ago
-v43    dark        4        0      0        0%         -      0       -        -  never
+GROUP  STATE   READY  SUSPECT  OTHER  INTENDED  OBSERVED  CALLS  ERRORS     MEAN      P50      P99  LAST CALL
+v41    active      4        0      0       99%       99%  9,900   0.00%  1.23 ms  0.95 ms  7.80 ms  2.0 ms ago
+v42    active      4        0      0        1%        1%    100  50.00%  1.23 ms  0.95 ms  7.80 ms  2.0 ms ago
+v43    dark        4        0      0        0%         -      0       -        -        -        -  never
 note: replica 3 does not answer, its callers are not counted
 alarm: v42 fails
 "

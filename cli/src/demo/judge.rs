@@ -58,6 +58,8 @@ mod tests {
             calls,
             errors,
             latency_mean: Some(Duration::from_millis(latency_ms)),
+            latency_p50: None,
+            latency_p99: None,
             last_call_age: None,
         }
     }

@@ -305,6 +305,8 @@ fn group_status(wire: wire::GroupStatus) -> GroupStatus {
         calls: wire.calls,
         errors: wire.errors,
         latency_mean: wire.latency_mean.and_then(duration),
+        latency_p50: wire.latency_p50.and_then(duration),
+        latency_p99: wire.latency_p99.and_then(duration),
         last_call_age: wire.last_call_age.and_then(duration),
     }
 }

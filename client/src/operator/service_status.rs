@@ -189,6 +189,19 @@ pub struct GroupStatus {
         serialize_with = "serial::milliseconds_or_null"
     )]
     pub latency_mean: Option<Duration>,
+    /// The time that half of the calls stayed within, to less than half of
+    /// its value; `None` when no caller told its latencies.
+    #[serde(
+        rename = "latency_p50_ms",
+        serialize_with = "serial::milliseconds_or_null"
+    )]
+    pub latency_p50: Option<Duration>,
+    /// The time that 99 % of the calls stayed within, as exactly.
+    #[serde(
+        rename = "latency_p99_ms",
+        serialize_with = "serial::milliseconds_or_null"
+    )]
+    pub latency_p99: Option<Duration>,
     /// How long ago it was last called; `None` when never.
     #[serde(
         rename = "last_call_age_ms",

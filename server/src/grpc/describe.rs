@@ -100,6 +100,8 @@ fn group_status(
         errors: load.errors,
         latency_mean: load.latency_total.checked_div(mean).map(convert::duration),
         last_call_age: load.last_call_age.map(convert::duration),
+        latency_p50: load.latencies.quantile(0.5).map(convert::duration),
+        latency_p99: load.latencies.quantile(0.99).map(convert::duration),
     }
 }
 

@@ -200,7 +200,7 @@ impl Watching {
             let known = self.subscriptions.contains_key(&service)
                 && has_group(&self.views.latest(&service), &group);
             if known {
-                let load = convert::load(reported);
+                let load = convert::load(reported).map_err(of_invalid)?;
                 self.watchers.report(now, &service, &group, load);
             }
         }

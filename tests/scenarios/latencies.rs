@@ -1,0 +1,80 @@
+//! Latencies: what callers report of them, and what an operator is told.
+
+use std::time::Duration;
+
+use tonic::Code;
+use trimtab_proto::latency::{BUCKETS, Latencies};
+use trimtab_proto::v1::watch_request::Kind as Ask;
+use trimtab_proto::v1::watch_response::Kind as Answer;
+use trimtab_proto::v1::{GroupLoad, LoadReports};
+use trimtab_tests::cluster::Cluster;
+use trimtab_tests::eventually::eventually;
+
+use crate::by_hand::Watch;
+
+fn report(latency_buckets: Vec<u32>, errors: u64) -> Ask {
+    Ask::LoadReports(LoadReports {
+        loads: vec![GroupLoad {
+            service: "catalog".to_owned(),
+            group: "v1".to_owned(),
+            calls: latency_buckets.iter().map(|count| u64::from(*count)).sum(),
+            errors,
+            latency_buckets,
+            ..GroupLoad::default()
+        }],
+    })
+}
+
+fn calls(count: usize, took: Duration) -> Vec<u32> {
+    let mut latencies = Latencies::default();
+    (0..count).for_each(|_| latencies.count(took));
+    latencies.to_counts()
+}
+
+/// A caller on one replica is fast, one on another is slow: whichever replica
+/// is asked tells of both.
+#[tokio::test(flavor = "multi_thread")]
+async fn latencies_are_merged_over_callers_and_replicas() {
+    let cluster = Cluster::start(3).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    let (fast, slow) = (Duration::from_millis(2), Duration::from_millis(300));
+    let loads = [(2, 97, fast, 0), (3, 3, slow, 3)];
+    let mut watches = Vec::new();
+    for (replica, count, took, errors) in loads {
+        let mut watch = Watch::open(&cluster, replica, &format!("w{replica}")).await;
+        watch.subscribe("catalog", None).await;
+        // A follower may not know of the service yet.
+        while !matches!(watch.next().await, Answer::View(_)) {}
+        watch.ask(report(calls(count, took), errors)).await;
+        watches.push(watch);
+    }
+    let operator = cluster.operator();
+    let status = eventually(
+        "both reports",
+        async || operator.describe("catalog").await.expect("described"),
+        |status| status.group("v1").is_some_and(|group| group.calls == 100),
+    )
+    .await;
+    let group = status.group("v1").expect("a group");
+    assert_eq!(group.errors, 3);
+    let near = |told: Option<Duration>, true_one: Duration| {
+        let ratio = told.expect("told").as_secs_f64() / true_one.as_secs_f64();
+        assert!((0.5..1.5).contains(&ratio), "{told:?} for {true_one:?}");
+    };
+    near(group.latency_p50, fast);
+    near(group.latency_p99, slow);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_counts_than_there_are_buckets_are_refused() {
+    let cluster = Cluster::start(1).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    let mut watch = Watch::open(&cluster, 1, "w").await;
+    watch.subscribe("catalog", None).await;
+    watch.next_view().await;
+    watch.ask(report(vec![1; BUCKETS + 1], 0)).await;
+    let refused = watch.next_result().await.expect_err("too many");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let words = "load_reports.loads.latency_buckets must have at most 32, but is \"33 counts\"";
+    assert!(refused.message().contains(words), "{refused:?}");
+}
