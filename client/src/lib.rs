@@ -113,6 +113,7 @@ mod sampler;
 mod serial;
 mod shared;
 mod shares;
+mod shrink;
 mod subscription;
 mod ticket;
 mod view;

@@ -8,14 +8,19 @@ use tokio::time::Instant;
 
 use crate::endpoint::{Connection, Endpoint};
 use crate::load::Loads;
-use crate::picker::{Candidate, CandidateGroup, Coverage, Level, Picker, Schedules};
+use crate::picker::{Candidate, CandidateGroup, Coverage, Level, LinkState, Picker, Schedules};
+use crate::shrink::{Alarm, Decision, HELD_FOR, Held, decide};
 use crate::view::{Instance, InstanceStatus, View};
 
 /// The connections to one service's instances, by the newest view.
 #[derive(Debug)]
 pub(crate) struct Lineup<L> {
     service: Arc<str>,
+    /// What the registry said last.
+    said: Arc<View>,
+    /// What is made of it: with what is held of the views before.
     view: Arc<View>,
+    held: Held,
     endpoints: BTreeMap<Arc<str>, Arc<Endpoint<L>>>,
     schedules: Schedules,
     coverage: Option<Coverage>,
@@ -26,7 +31,9 @@ impl<L: Connection> Lineup<L> {
     pub(crate) fn new(service: Arc<str>) -> Self {
         Self {
             service,
+            said: Arc::default(),
             view: Arc::default(),
+            held: Held::default(),
             endpoints: BTreeMap::new(),
             schedules: Schedules::default(),
             coverage: None,
@@ -45,8 +52,62 @@ impl<L: Connection> Lineup<L> {
 
     /// Follows a new view: one endpoint, and so one connection, for each
     /// instance that is not on its way out; those that are keep what they
-    /// have.
+    /// have. What a view takes away implausibly is held for a while.
     pub(crate) fn follow(
+        &mut self,
+        view: Arc<View>,
+        loads: &Loads,
+        now: Instant,
+        open: impl FnMut(&Arc<str>) -> Arc<L>,
+    ) {
+        let decision = self.decide(&view, now);
+        self.said = view;
+        self.held = decision.held;
+        self.adopt(decision.view, loads, now, open);
+    }
+
+    /// Lets go of what need not be held any longer: time has passed, or a
+    /// connection broke. Whether there was anything.
+    pub(crate) fn let_go(
+        &mut self,
+        loads: &Loads,
+        now: Instant,
+        open: impl FnMut(&Arc<str>) -> Arc<L>,
+    ) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
+        let decision = self.decide(&self.said, now);
+        let changed = decision.held != self.held;
+        if changed {
+            self.held = decision.held;
+            self.adopt(decision.view, loads, now, open);
+        }
+        changed
+    }
+
+    /// When to ask [`Lineup::let_go`], if nothing happens before.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.held.until()
+    }
+
+    fn decide(&self, next: &Arc<View>, now: Instant) -> Decision {
+        let reaches = |instance: &Instance| {
+            let endpoint = self.endpoints.get(&instance.id);
+            endpoint.is_some_and(|it| it.link.state() == LinkState::Up)
+        };
+        let decision = decide(&self.said, next, &self.held, reaches, now);
+        if let Some(Alarm { lost, of }) = decision.alarm {
+            tracing::warn!(
+                service = &*self.service, revision = next.revision, lost, of,
+                held_for = ?HELD_FOR,
+                "the view takes away most of what is connected; it is kept as a last resort"
+            );
+        }
+        decision
+    }
+
+    fn adopt(
         &mut self,
         view: Arc<View>,
         loads: &Loads,

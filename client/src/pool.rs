@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::Budget;
@@ -186,8 +186,13 @@ impl Worker {
         known.mark_changed();
         loop {
             let changed = &self.shared.surroundings.changed;
+            let held_until = self.lineup.held_until();
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+                    self.let_go();
+                    self.swap_picker();
+                }
                 result = known.changed() => {
                     if result.is_err() {
                         break;
@@ -196,6 +201,7 @@ impl Worker {
                     self.apply(news).await;
                 }
                 () = changed.notified() => {
+                    self.let_go();
                     self.swap_picker();
                 }
             }
@@ -221,6 +227,14 @@ impl Worker {
             sleep(Duration::from_millis(1)).await;
         }
         self.subscription.confirm(self.lineup.revision(), source);
+    }
+
+    /// Lets go of instances that a view took away, where it is time to.
+    fn let_go(&mut self) {
+        let surroundings = &self.shared.surroundings;
+        let open = |address: &Arc<str>| Link::open(address, Arc::clone(surroundings));
+        let loads = self.subscription.loads();
+        self.lineup.let_go(loads, Instant::now(), open);
     }
 
     /// Returns the picker that was in use.

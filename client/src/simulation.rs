@@ -243,6 +243,29 @@ impl Caller {
         std::mem::take(&mut wished(&line.wishes))
     }
 
+    /// Lets go of instances that a view took away, where it is time to; when
+    /// to ask again.
+    pub fn let_go(
+        &mut self,
+        service: &str,
+        now: Duration,
+        rng: &mut impl Rng,
+    ) -> (Vec<Wish>, Option<Duration>) {
+        let now = self.origin + now;
+        let Some(line) = self.lines.get_mut(service) else {
+            return (Vec::new(), None);
+        };
+        let wishes = &line.wishes;
+        let open = |address: &Arc<str>| Arc::new(Link::new(address, wishes));
+        let loads = line.subscription.loads();
+        if line.lineup.let_go(loads, now, open) {
+            line.picker = Arc::new(line.lineup.picker(rng));
+        }
+        let until = line.lineup.held_until();
+        let until = until.map(|until| until.saturating_duration_since(self.origin));
+        (std::mem::take(&mut wished(&line.wishes)), until)
+    }
+
     /// Says that calls follow a revision, as it is said after the last call
     /// that was begun by an older one.
     pub fn confirm(&mut self, service: &str, revision: u64) {

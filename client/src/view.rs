@@ -63,10 +63,21 @@ pub(crate) enum InstanceStatus {
     Suspect,
     /// Nothing new.
     Draining,
+    /// The registry took it away with too many others at once, and it is
+    /// connected: calls, when no instance of its group is READY and connected.
+    /// No registry says this; see [`crate::shrink`].
+    Held,
+}
+
+impl View {
+    /// Of all groups.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.groups.iter().flat_map(|group| &group.instances)
+    }
 }
 
 impl InstanceStatus {
     pub(crate) fn takes_calls(self) -> bool {
-        matches!(self, Self::Ready | Self::Suspect)
+        matches!(self, Self::Ready | Self::Suspect | Self::Held)
     }
 }

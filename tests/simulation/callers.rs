@@ -40,6 +40,8 @@ pub(crate) enum Doing {
     Connect(usize, Arc<str>, u64),
     /// It notices whether a connection still holds.
     Ping(usize, Arc<str>),
+    /// It has held what a view took away for long enough.
+    LetGo(usize),
 }
 
 /// A call that waits for an instance.
@@ -184,6 +186,11 @@ impl World {
                     self.went(number, service, &address, LinkState::Down)?;
                 }
             }
+            Doing::LetGo(service) => {
+                self.let_go(number, service);
+                self.expect_picks(number, service);
+                self.try_waiting(number, service)?;
+            }
         }
         Ok(())
     }
@@ -326,6 +333,9 @@ impl World {
         let now = Duration::from_millis(self.now);
         let caller = &mut self.callers[number];
         let before = caller.core.used(SERVICES[service]);
+        let missed = self.missed(number, service);
+        self.counts.shrinks += u64::from(!missed.is_empty());
+        let caller = &mut self.callers[number];
         let rng = caller.chance.generator();
         let wishes = caller.core.follow(SERVICES[service], now, rng);
         let used = caller.core.used(SERVICES[service]);
@@ -335,9 +345,14 @@ impl World {
                 SERVICES[service]
             ));
         }
+        for (id, holding) in missed {
+            let held = &mut self.callers[number].picks[service].held;
+            held.entry(id).or_insert(holding);
+        }
         for wish in wishes {
             self.fulfil(number, service, wish);
         }
+        self.let_go(number, service);
         self.expect_picks(number, service);
         // After the last call that was begun by an older picker.
         let wait = match self.chance.per_mille(20) {
@@ -346,6 +361,21 @@ impl World {
         };
         self.caller_at(number, wait, Doing::Confirm(service));
         self.try_waiting(number, service)
+    }
+
+    /// What a view took away is let go, where it is time to.
+    pub(crate) fn let_go(&mut self, number: usize, service: usize) {
+        let now = Duration::from_millis(self.now);
+        let caller = &mut self.callers[number];
+        let rng = caller.chance.generator();
+        let (wishes, until) = caller.core.let_go(SERVICES[service], now, rng);
+        for wish in wishes {
+            self.fulfil(number, service, wish);
+        }
+        if let Some(until) = until {
+            let wait = until.saturating_sub(now).as_millis() as u64;
+            self.caller_at(number, wait, Doing::LetGo(service));
+        }
     }
 
     pub(crate) fn try_waiting(&mut self, number: usize, service: usize) -> Result<(), String> {

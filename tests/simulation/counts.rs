@@ -34,6 +34,8 @@ pub(crate) struct Counts {
     pub(crate) waits: u64,
     pub(crate) calls_lost: u64,
     pub(crate) switches: u64,
+    /// Views that callers took to be too small to be true.
+    pub(crate) shrinks: u64,
     pub(crate) members_added: u64,
     pub(crate) members_promoted: u64,
     /// Of these, by giving them another's vote.
@@ -77,6 +79,7 @@ impl Counts {
         self.waits += other.waits;
         self.calls_lost += other.calls_lost;
         self.switches += other.switches;
+        self.shrinks += other.shrinks;
         self.members_added += other.members_added;
         self.members_promoted += other.members_promoted;
         self.members_replaced += other.members_replaced;

@@ -115,6 +115,9 @@ impl World {
         caller
             .core
             .connected(name, address, state, takes_notice, rng);
+        if takes_notice {
+            self.let_go(number, service);
+        }
         self.expect_picks(number, service);
         self.try_waiting(number, service)
     }

@@ -29,6 +29,7 @@ mod planted;
 mod run;
 mod scripts;
 mod seats;
+mod shrinks;
 mod streams;
 mod switches;
 mod trace;

@@ -1,7 +1,6 @@
 //! What every pick of a caller is held against: the view it follows, the connections it has, and the picks before it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use prost::Message as _;
 use trimtab_client::simulation::{LinkState, Picked};
@@ -9,10 +8,11 @@ use trimtab_proto::v1::watch_response::Kind as Said;
 use trimtab_proto::v1::{View, WatchResponse};
 use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::Status;
-use trimtab_registry::name::ServiceName;
+use trimtab_registry::name::{GroupName, ServiceName};
 use trimtab_registry::view::ServiceView;
 
 use crate::callers::Caller;
+use crate::shrinks::{Missed, still_held, weight};
 use crate::world::{SERVICES, World};
 
 /// What is written down of one caller's picks of one service.
@@ -21,6 +21,8 @@ pub(crate) struct Picks {
     /// No call may follow an older view: it was confirmed, or a switch was
     /// said to be complete.
     pub(crate) floor: u64,
+    /// What views took away beyond belief.
+    pub(crate) held: Missed,
     /// Who may be picked, until the view or a connection changes.
     expected: Option<Expected>,
     run: Option<Run>,
@@ -138,7 +140,10 @@ impl World {
         let used = caller.core.used(SERVICES[service]);
         let name = ServiceName::parse(SERVICES[service]).expect("a name");
         let view = self.ledger.view_at(&name, used);
-        let expected = expect(used, view, caller, service);
+        let mut held = std::mem::take(&mut caller.picks[service].held);
+        still_held(&mut held, view, caller, service, self.now);
+        let expected = expect(used, view, &held, caller, service);
+        caller.picks[service].held = held;
         caller.picks[service].expects(expected);
     }
 
@@ -250,24 +255,27 @@ impl World {
     }
 }
 
-/// Whom the view and the connections allow to be picked.
-fn expect(revision: u64, view: Option<&ServiceView>, caller: &Caller, service: usize) -> Expected {
+/// Whom the view, what is held on to, and the connections allow to be picked.
+fn expect(
+    revision: u64,
+    view: Option<&ServiceView>,
+    held: &Missed,
+    caller: &Caller,
+    service: usize,
+) -> Expected {
     let mut expected = Expected {
         revision,
         weighted: false,
         groups: BTreeMap::new(),
     };
-    let Some(view) = view else {
-        return expected;
-    };
-    let weight = |name: &str| {
-        let mut weights = view.route.weights.iter();
-        let found = weights.find(|(group, _)| group.as_ref() == name);
-        found.map_or(0, |(_, weight)| weight)
-    };
-    let falls_to_dark = view.route.policy.fall_back_to_dark;
-    let level_of = |name: &str, state: GroupState| match state {
-        _ if weight(name) > 0 => 0,
+    let mut groups: BTreeMap<&GroupName, GroupState> = BTreeMap::new();
+    // What was taken away with its group carried calls before.
+    groups.extend(held.values().map(|it| (&it.group, GroupState::Standby)));
+    let of_view = view.into_iter().flat_map(|view| view.groups.iter());
+    groups.extend(of_view.map(|(name, state)| (name, *state)));
+    let falls_to_dark = view.is_some_and(|view| view.route.policy.fall_back_to_dark);
+    let level_of = |name: &GroupName, state: GroupState| match state {
+        _ if weight(view, name) > 0 => 0,
         GroupState::Active | GroupState::Standby => 1,
         GroupState::Dark => 2,
         GroupState::Retiring => 3,
@@ -276,11 +284,11 @@ fn expect(revision: u64, view: Option<&ServiceView>, caller: &Caller, service: u
         if level == 2 && !falls_to_dark {
             continue;
         }
-        for (name, state) in &view.groups {
-            if level_of(name.as_ref(), *state) != level {
+        for (name, state) in &groups {
+            if level_of(name, *state) != level {
                 continue;
             }
-            let carrying = carrying(view, name.as_ref(), weight(name.as_ref()), caller, service);
+            let carrying = carrying(view, name, held, caller, service);
             expected
                 .groups
                 .extend(carrying.map(|it| (name.to_string(), it)));
@@ -295,35 +303,36 @@ fn expect(revision: u64, view: Option<&ServiceView>, caller: &Caller, service: u
 
 /// `None` when nobody of the group is connected, nor tried for the first time.
 fn carrying(
-    view: &ServiceView,
-    group: &str,
-    weight: u32,
+    view: Option<&ServiceView>,
+    group: &GroupName,
+    held: &Missed,
     caller: &Caller,
     service: usize,
 ) -> Option<Carrying> {
-    let members: Vec<(&Arc<_>, LinkState)> = view
-        .instances
-        .iter()
-        .filter(|it| it.group().as_ref() == group)
+    let of_view = view.into_iter().flat_map(|view| view.instances.iter());
+    let mut members: Vec<(String, bool, LinkState)> = of_view
+        .filter(|it| it.group() == group)
         .filter(|it| matches!(it.status(), Status::Ready | Status::Suspect))
-        .filter_map(|it| Some((it, caller.state_of(service, it.spec.address.as_ref())?)))
+        .filter_map(|it| {
+            let state = caller.state_of(service, it.spec.address.as_ref())?;
+            Some((it.id().to_string(), it.status() == Status::Ready, state))
+        })
         .collect();
-    let is_connected = |(_, state): &&(&Arc<_>, LinkState)| *state == LinkState::Up;
+    let held = held.iter().filter(|(_, it)| it.group == *group);
+    members.extend(held.map(|(id, _)| (id.clone(), false, LinkState::Up)));
+    let is_connected = |(_, _, state): &&(String, bool, LinkState)| *state == LinkState::Up;
     let connected: Vec<_> = members.iter().filter(is_connected).collect();
-    if connected.is_empty() && members.iter().all(|(_, state)| *state == LinkState::Down) {
+    if connected.is_empty() && members.iter().all(|(.., state)| *state == LinkState::Down) {
         return None;
     }
-    let is_ready = |it: &&&(&Arc<trimtab_registry::instance::Instance>, LinkState)| {
-        it.0.status() == Status::Ready
-    };
-    let any_ready = connected.iter().any(|it| is_ready(&it));
+    let any_ready = connected.iter().any(|(_, is_ready, _)| *is_ready);
     let instances = connected
         .iter()
-        .filter(|it| !any_ready || is_ready(it))
-        .map(|it| it.0.id().to_string())
+        .filter(|(_, is_ready, _)| *is_ready == any_ready)
+        .map(|(id, ..)| id.clone())
         .collect();
     Some(Carrying {
-        weight,
+        weight: weight(view, group),
         has_connection: !connected.is_empty(),
         instances,
     })

@@ -9,4 +9,5 @@ mod instance;
 mod process;
 mod registering;
 mod registry;
+mod shrinking;
 mod watching;
