@@ -79,7 +79,7 @@ struct Answer {
 }
 
 /// A call between its beginning and its answer.
-struct Call {
+pub(crate) struct Call {
     pool: Arc<Pool>,
     options: CallOptions,
     head: request::Parts,
@@ -136,6 +136,26 @@ impl Call {
         self.pool.budget().deposit();
         let first = self.pool.pick(None, &[], self.patience()).await?;
         self.begin(first);
+        self.conclude().await
+    }
+
+    /// Sends the request elsewhere although an answer had begun: nothing of its
+    /// body was passed on.
+    pub(crate) async fn resume(
+        mut self,
+        endpoint: Arc<Endpoint>,
+        error: Error,
+    ) -> Result<Response<ResponseBody>, Error> {
+        self.told = Some(Told::Broken(error));
+        self.after_failure(endpoint, false);
+        if self.due.is_none() {
+            return self.give_up();
+        }
+        self.conclude().await
+    }
+
+    /// From the first attempt to the answer.
+    async fn conclude(mut self) -> Result<Response<ResponseBody>, Error> {
         loop {
             let end = self.limit.map(|limit| limit.end);
             let due = self.due.into_iter().chain(end).min();
@@ -309,9 +329,8 @@ impl Call {
 
     /// The call has an answer; it ends with the answer's body, or now when the
     /// head says it all.
-    fn finish(&mut self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
+    fn finish(mut self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
         self.attempts.lose_to(&ongoing);
-        self.body.forget();
         let (mut head, incoming) = response.into_parts();
         head.extensions.insert(PickInfo {
             group: Arc::clone(&ongoing.endpoint().group),
@@ -322,9 +341,17 @@ impl Call {
         let decided = decided_by_head(&head, grpc, incoming.is_end_stream());
         let service = Arc::clone(self.pool.service());
         let mut body = ResponseBody::new(incoming, service, ongoing, grpc, self.limit);
-        if let Some(outcome) = decided {
-            body.end(outcome);
+        match decided {
+            Some(outcome) => body.end(outcome),
+            None if self.options.idempotent && self.body.is_known() => body.may_resume(self, &head),
+            None => {}
         }
         Response::from_parts(head, body)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.body.forget();
     }
 }

@@ -1,5 +1,6 @@
 //! The connection to one instance: made ahead of need, watched, remade.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tonic::body::Body;
 
 use crate::backoff::Backoff;
 use crate::endpoint::Connection;
+use crate::heard::Heard;
 use crate::picker::LinkState;
 
 /// A peer in reach answers well within this; calls may be waiting for the
@@ -72,9 +74,11 @@ pub(crate) struct Surroundings {
     pub(crate) attempts: Semaphore,
 }
 
+type Http2 = hyper::client::conn::http2::Connection<TokioIo<Heard>, Body, TokioExecutor>;
+
 /// A connection in use.
 enum Held {
-    Http2(hyper::client::conn::http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>),
+    Http2(Pin<Box<Http2>>),
     Probed,
 }
 
@@ -146,6 +150,7 @@ impl Link {
             return Ok(Held::Probed);
         };
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let (stream, heard) = Heard::on(stream);
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(ping_interval)
@@ -154,6 +159,14 @@ impl Link {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| e.to_string())?;
+        let mut connection = Box::pin(connection);
+        tokio::select! {
+            ended = &mut connection => {
+                let reason = ended.err().map(|error| with_causes(&error));
+                return Err(reason.unwrap_or_else(|| "the instance closed the connection".to_owned()));
+            }
+            _ = heard => {}
+        }
         self.sender.store(Some(Arc::new(sender)));
         Ok(Held::Http2(connection))
     }

@@ -64,7 +64,7 @@
 //! | Shares are those of the route, whatever the number of instances: exactly none at 0, exactly all at 100 %, and within one call over the calls since the route changed. | Groups take turns in an order built for it, not by chance. |
 //! | No call goes to an instance that is not connected while another is. | Connections are made ahead of need, to all groups, and kept by this crate. |
 //! | The share of a group that cannot be reached goes to the other weighted groups in proportion; if there is none, to groups that carried traffic before; to groups that never did only where the route's policy says so. It is logged. | See [`Balancer`]. |
-//! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and no answer had begun; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. |
+//! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and nothing of an answer's body was passed on; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. |
 //! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. |
 //! | Calls go on without a registry. | The last view is kept; the watch is resumed by revision on any replica. |
 //! | When the registry says that this caller uses a revision, it does. | The receipt is sent after the last call that was begun by an older one. |
@@ -100,6 +100,7 @@ mod convert;
 mod course;
 mod deadline;
 mod endpoint;
+mod heard;
 mod kept;
 mod lineup;
 mod load;

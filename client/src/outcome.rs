@@ -58,18 +58,23 @@ pub(crate) fn decided_by_head(head: &Parts, grpc: bool, is_whole: bool) -> Optio
     }
 }
 
-/// Whether the answer blames the instance in such a way that another may do
+/// Whether a status blames the instance in such a way that another may do
 /// better.
 ///
-/// Not so: DEADLINE_EXCEEDED, as the time is gone; RESOURCE_EXHAUSTED and 429,
-/// as a repeat is what the sender asks not to get; ABORTED, as there is more to
+/// Not so: DEADLINE_EXCEEDED, as the time is gone; RESOURCE_EXHAUSTED, as a
+/// repeat is what the sender asks not to get; ABORTED, as there is more to
 /// repeat than this call; and whatever blames the request.
+pub(crate) fn blames(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss
+    )
+}
+
+/// Whether the head of an answer already blames the instance so.
 pub(crate) fn blames_instance<B>(response: &Response<B>) -> bool {
     match grpc_code(response.headers()) {
-        Some(code) => matches!(
-            code,
-            Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss
-        ),
+        Some(code) => blames(code),
         None => matches!(
             response.status(),
             StatusCode::INTERNAL_SERVER_ERROR

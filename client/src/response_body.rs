@@ -1,22 +1,34 @@
-//! The body of an answer: the call it belongs to ends when it does.
+//! The body of an answer: the call it belongs to ends when it does, and begins anew when it breaks before it began.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Code, Status};
 
+use crate::call::Call;
 use crate::connection::with_causes;
 use crate::deadline::Limit;
 use crate::endpoint::{Connection, Ongoing, Outcome};
 use crate::error::Error;
-use crate::outcome::{grpc_code, outcome_of};
+use crate::outcome::{blames, grpc_code, outcome_of};
+
+/// How long the first part of an answer is kept back for what follows it, in
+/// calls that may be repeated: an answer of one message is passed on whole or
+/// not at all. A break that cuts one through comes right behind the first part.
+const KEPT_BACK: Duration = Duration::from_millis(2);
+
+type Resumed = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>;
 
 /// What a [`Balancer`](crate::balancer::Balancer) answers with. The call
 /// counts as in flight until the body has ended or is dropped.
@@ -31,7 +43,24 @@ pub struct ResponseBody {
     limit: Option<Limit>,
     /// Made when the body is waited for: most are there with the head.
     time_is_over: Option<Pin<Box<Sleep>>>,
+    /// Nothing was passed on yet, and the call may be repeated.
+    opening: Option<Box<Opening>>,
+    /// Goes out before what `inner` has.
+    next: Option<Frame<Bytes>>,
 }
+
+/// An answer of which the caller has seen nothing but the head.
+struct Opening {
+    call: Option<Call>,
+    /// What the caller has seen.
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    first: Option<Frame<Bytes>>,
+    kept_back: Option<Pin<Box<Sleep>>>,
+    resumed: Option<Resumed>,
+}
+
+type Polled = Option<Result<Frame<Bytes>, Status>>;
 
 impl ResponseBody {
     pub(crate) fn new(
@@ -48,7 +77,22 @@ impl ResponseBody {
             grpc,
             limit,
             time_is_over: None,
+            opening: None,
+            next: None,
         }
+    }
+
+    /// If the body breaks before anything of it was passed on, `call` is to be
+    /// made again. The caller gets this `head`.
+    pub(crate) fn may_resume(&mut self, call: Call, head: &Parts) {
+        self.opening = Some(Box::new(Opening {
+            call: Some(call),
+            status: head.status,
+            content_type: head.headers.get(CONTENT_TYPE).cloned(),
+            first: None,
+            kept_back: None,
+            resumed: None,
+        }));
     }
 
     /// The call is decided; what remains of the body is read or not.
@@ -58,14 +102,12 @@ impl ResponseBody {
         }
     }
 
-    fn broken(&mut self, error: &hyper::Error) -> Status {
-        let address = self.address();
-        self.end(Outcome::Failed);
-        Status::from(Error::Broken {
+    fn broken(&self, reason: String) -> Error {
+        Error::Broken {
             service: self.service.to_string(),
-            address,
-            reason: with_causes(error),
-        })
+            address: self.address(),
+            reason,
+        }
     }
 
     /// Empty when the call is decided.
@@ -77,23 +119,149 @@ impl ResponseBody {
     }
 
     /// Whether the caller's time ends before the body does.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let Some(limit) = self.limit else {
             return Poll::Pending;
         };
         let sleep = self
             .time_is_over
             .get_or_insert_with(|| Box::pin(sleep_until(limit.end)));
-        if sleep.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(sleep.as_mut().poll(cx));
         let address = self.address();
         self.end(Outcome::Failed);
         self.limit = None;
-        Poll::Ready(Status::from(Error::Deadline {
+        self.opening = None;
+        Poll::Ready(Some(Err(Status::from(Error::Deadline {
             waiting_for: format!("the rest of the answer of {} at {address}", self.service),
             after: limit.after,
-        }))
+        }))))
+    }
+
+    /// Passes on what came, and ends the call when that says how it ended.
+    fn pass_on(&mut self, polled: Option<Result<Frame<Bytes>, hyper::Error>>) -> Polled {
+        match polled {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    let code = grpc_code(trailers).unwrap_or(if self.grpc {
+                        Code::Unknown
+                    } else {
+                        Code::Ok
+                    });
+                    self.end(outcome_of(code));
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                let error = self.broken(with_causes(&error));
+                self.end(Outcome::Failed);
+                Some(Err(error.into()))
+            }
+            None => {
+                self.end(if self.grpc {
+                    Outcome::Failed
+                } else {
+                    Outcome::Answered
+                });
+                None
+            }
+        }
+    }
+
+    /// While nothing was passed on: waits for enough of the answer to pass it
+    /// on, and has the call made again when it breaks before. Ready when the
+    /// opening is over: with what to pass on, or with nothing when this has
+    /// become another answer.
+    fn poll_opening(
+        &mut self,
+        opening: &mut Opening,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Polled>> {
+        loop {
+            if let Some(resumed) = &mut opening.resumed {
+                let answer = ready!(resumed.as_mut().poll(cx));
+                return Poll::Ready(self.adopt(opening, answer));
+            }
+            let Poll::Ready(polled) = Pin::new(&mut self.inner).poll_frame(cx) else {
+                return match &mut opening.kept_back {
+                    None => Poll::Pending,
+                    Some(kept_back) => {
+                        ready!(kept_back.as_mut().poll(cx));
+                        Poll::Ready(Some(opening.first.take().map(Ok)))
+                    }
+                };
+            };
+            let reason = match polled {
+                Some(Ok(frame)) if opening.first.is_none() && frame.is_data() => {
+                    opening.first = Some(frame);
+                    opening.kept_back = Some(Box::pin(sleep(KEPT_BACK)));
+                    continue;
+                }
+                Some(Ok(frame)) => match self.fault_in(&frame, opening.first.is_none()) {
+                    Some(reason) => reason,
+                    None => {
+                        let opened = self.open_with(opening.first.take(), frame);
+                        return Poll::Ready(Some(opened));
+                    }
+                },
+                Some(Err(error)) => with_causes(&error),
+                None if self.grpc => "the answer ended without a status".to_owned(),
+                None => {
+                    self.end(Outcome::Answered);
+                    return Poll::Ready(Some(opening.first.take().map(Ok)));
+                }
+            };
+            if let (Some(call), Some(ongoing)) = (opening.call.take(), self.ongoing.take()) {
+                let error = Error::Broken {
+                    service: self.service.to_string(),
+                    address: ongoing.endpoint().link.address().to_string(),
+                    reason,
+                };
+                let endpoint = Arc::clone(ongoing.endpoint());
+                ongoing.end(Outcome::Failed);
+                opening.resumed = Some(Box::pin(call.resume(endpoint, error)));
+            } else {
+                let error = self.broken(reason);
+                return Poll::Ready(Some(Some(Err(error.into()))));
+            }
+        }
+    }
+
+    /// Whether a status that comes before any data blames the instance.
+    fn fault_in(&self, frame: &Frame<Bytes>, is_first: bool) -> Option<String> {
+        let code = frame.trailers_ref().and_then(grpc_code)?;
+        (is_first && blames(code)).then(|| format!("it answered {code:?}"))
+    }
+
+    /// Two frames are there: the first is passed on now.
+    fn open_with(&mut self, first: Option<Frame<Bytes>>, second: Frame<Bytes>) -> Polled {
+        match first {
+            Some(first) => {
+                self.next = Some(second);
+                Some(Ok(first))
+            }
+            None => self.pass_on(Some(Ok(second))),
+        }
+    }
+
+    /// Becomes the answer of another instance.
+    fn adopt(
+        &mut self,
+        opening: &Opening,
+        answer: Result<Response<ResponseBody>, Error>,
+    ) -> Option<Polled> {
+        let (head, body) = match answer {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Some(Some(Err(error.into()))),
+        };
+        let content_type = head.headers.get(CONTENT_TYPE);
+        if head.status != opening.status || content_type != opening.content_type.as_ref() {
+            let reason = format!("and another instance answered otherwise ({})", head.status);
+            return Some(Some(Err(self.broken(reason).into())));
+        }
+        *self = body;
+        // An answer that is only a status has it in the head. The head that the
+        // caller has seen promised one in the trailers.
+        grpc_code(&head.headers).map(|_| Some(Ok(Frame::trailers(head.headers))))
     }
 }
 
@@ -101,44 +269,36 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         let this = &mut *self;
-        let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            return this.poll_limit(cx).map(|late| Some(Err(late)));
-        };
-        Poll::Ready(match polled {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    let code = grpc_code(trailers).unwrap_or(if this.grpc {
-                        Code::Unknown
-                    } else {
-                        Code::Ok
-                    });
-                    this.end(outcome_of(code));
+        if let Some(next) = this.next.take() {
+            return Poll::Ready(this.pass_on(Some(Ok(next))));
+        }
+        while let Some(mut opening) = this.opening.take() {
+            match this.poll_opening(&mut opening, cx) {
+                Poll::Ready(Some(polled)) => return Poll::Ready(polled),
+                Poll::Ready(None) => {}
+                Poll::Pending => {
+                    this.opening = Some(opening);
+                    return this.poll_limit(cx);
                 }
-                Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(this.broken(&error))),
-            None => {
-                this.end(if this.grpc {
-                    Outcome::Failed
-                } else {
-                    Outcome::Answered
-                });
-                None
-            }
-        })
+        }
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(polled) => Poll::Ready(this.pass_on(polled)),
+            Poll::Pending => this.poll_limit(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.next.is_none() && self.opening.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match (&self.next, &self.opening) {
+            (None, None) => self.inner.size_hint(),
+            _ => SizeHint::default(),
+        }
     }
 }
 

@@ -1,0 +1,105 @@
+//! How long calls take when instances keep them waiting.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request};
+use trimtab_client::call::{Deadline, Idempotent, PickInfo};
+use trimtab_client::client::Client;
+use trimtab_proto::demo::v1::GetItemRequest;
+use trimtab_proto::demo::v1::catalog_client::CatalogClient;
+use trimtab_tests::cluster::Cluster;
+
+use crate::instance::{Fault, Instance};
+use crate::traffic::{Catalog, get};
+
+/// Two instances, the first of which does not answer.
+async fn one_stuck() -> (Cluster, Vec<Instance>, Client) {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 2).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    instances[0].fail(Fault::Stuck);
+    (cluster, instances, client)
+}
+
+/// Calls until the stuck instance was asked first.
+async fn until_stuck(catalog: &Catalog, stuck: &Instance) -> Duration {
+    loop {
+        let (before, begun) = (stuck.calls(), Instant::now());
+        assert_eq!(get(catalog, 1).await.unwrap(), "v1-1");
+        if stuck.calls() > before {
+            return begun.elapsed();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instance_is_asked_after_a_third_of_the_time_and_told_what_is_left() {
+    let (_cluster, instances, client) = one_stuck().await;
+    let service = client.service("catalog").idempotent(true);
+    let service = service.timeout(Duration::from_millis(3_000)).await.unwrap();
+    let took = until_stuck(&CatalogClient::new(service), &instances[0]).await;
+    assert!(took >= Duration::from_millis(1_000), "{took:?}");
+    let told = instances[1].told();
+    assert!(
+        told > Duration::from_millis(500) && told <= Duration::from_millis(2_000),
+        "{told:?} are left of 3 s after 1 s"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instance_is_asked_after_the_time_for_an_attempt() {
+    let (_cluster, instances, client) = one_stuck().await;
+    let service = client.service("catalog").idempotent(true);
+    let service = service.attempt_timeout(Duration::from_millis(50));
+    let catalog = CatalogClient::new(service.await.unwrap());
+    let took = until_stuck(&catalog, &instances[0]).await;
+    assert!(took >= Duration::from_millis(50), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_answers_late_still_counts() {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 2).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    for instance in &instances {
+        instance.fail(Fault::Slow(300));
+    }
+    let service = client.service("catalog").idempotent(true);
+    let service = service.attempt_timeout(Duration::from_millis(200));
+    let mut catalog = CatalogClient::new(service.await.unwrap());
+    let begun = Instant::now();
+    let answer = catalog.get_item(GetItemRequest { item_id: 1 }).await;
+    let took = begun.elapsed();
+    assert!(answer.unwrap().extensions().get::<PickInfo>().is_some());
+    let calls: u64 = instances.iter().map(Instance::calls).sum();
+    assert_eq!(calls, 2);
+    assert!(
+        took < Duration::from_millis(480),
+        "{took:?}: the first counts"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_may_not_be_repeated_waits_for_its_instance_until_its_deadline() {
+    let (_cluster, instances, client) = one_stuck().await;
+    instances[1].fail(Fault::Stuck);
+    let mut catalog = CatalogClient::new(client.service("catalog").await.unwrap());
+    let deadline = Deadline::after(Duration::from_millis(300));
+    let mut request = Request::new(GetItemRequest { item_id: 1 });
+    request.extensions_mut().insert(deadline);
+    let begun = Instant::now();
+    let status = catalog.get_item(request).await.unwrap_err();
+    let took = begun.elapsed();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(took >= Duration::from_millis(290), "{took:?}");
+    let calls: u64 = instances.iter().map(Instance::calls).sum();
+    assert_eq!(calls, 1);
+
+    let mut request = Request::new(GetItemRequest { item_id: 1 });
+    request.extensions_mut().insert(Idempotent);
+    request.set_timeout(Duration::from_millis(300));
+    let status = catalog.get_item(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    let calls: u64 = instances.iter().map(Instance::calls).sum();
+    assert_eq!(calls, 3, "both were asked");
+}

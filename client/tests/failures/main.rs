@@ -1,0 +1,10 @@
+//! Callers over a real registry and real instances that die, hang, reset, slow down and answer with errors.
+
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod deadlines;
+mod instance;
+mod survival;
+mod traffic;
+mod wire;
