@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use trimtab_client::call::{Deadline, Idempotent, PickInfo};
 use trimtab_client::client::Client;
 use trimtab_proto::demo::v1::GetItemRequest;
@@ -30,6 +30,11 @@ async fn until_stuck(catalog: &Catalog, stuck: &Instance) -> Duration {
             return begun.elapsed();
         }
     }
+}
+
+/// A server of tonic keeps the deadline too, says CANCELLED, and may be first.
+fn is_late(status: &Status) -> bool {
+    matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +95,7 @@ async fn a_call_that_may_not_be_repeated_waits_for_its_instance_until_its_deadli
     let begun = Instant::now();
     let status = catalog.get_item(request).await.unwrap_err();
     let took = begun.elapsed();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(is_late(&status), "{status}");
     assert!(took >= Duration::from_millis(290), "{took:?}");
     let calls: u64 = instances.iter().map(Instance::calls).sum();
     assert_eq!(calls, 1);
@@ -99,7 +104,7 @@ async fn a_call_that_may_not_be_repeated_waits_for_its_instance_until_its_deadli
     request.extensions_mut().insert(Idempotent);
     request.set_timeout(Duration::from_millis(300));
     let status = catalog.get_item(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(is_late(&status), "{status}");
     let calls: u64 = instances.iter().map(Instance::calls).sum();
     assert_eq!(calls, 3, "both were asked");
 }
