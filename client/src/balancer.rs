@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::pool::Pool;
 use crate::response_body::ResponseBody;
 use crate::shared::Shared;
+use crate::sticky::{Affinity, Bucket, StickyKey};
 
 /// Calls to one service. Cheap to clone; all balancers of a service that come
 /// from one client share its connections and its place in the order of groups.
@@ -96,10 +97,38 @@ impl Balancer {
     /// # Errors
     /// [`Error::NoInstance`] when none was.
     pub async fn pick(&self) -> Result<Picked, Error> {
-        let ongoing = self
-            .pool
-            .pick(None, &[], self.options.wait_for_ready)
-            .await?;
+        self.pick_with(&Affinity::default()).await
+    }
+
+    /// As [`Balancer::pick`], for a call that stays where others with the same
+    /// key are: see [`crate::sticky`]. Carry [`Picked::bucket`] on.
+    ///
+    /// # Errors
+    /// [`Error::NoInstance`] when no instance was connected.
+    pub async fn pick_for(&self, key: &StickyKey) -> Result<Picked, Error> {
+        let affinity = Affinity {
+            bucket: None,
+            key: Some(key.clone()),
+        };
+        self.pick_with(&affinity).await
+    }
+
+    /// As [`Balancer::pick_for`], for a call whose bucket was told by whoever
+    /// called this process.
+    ///
+    /// # Errors
+    /// [`Error::NoInstance`] when no instance was connected.
+    pub async fn pick_in(&self, bucket: Bucket) -> Result<Picked, Error> {
+        let affinity = Affinity {
+            bucket: Some(bucket),
+            key: None,
+        };
+        self.pick_with(&affinity).await
+    }
+
+    async fn pick_with(&self, affinity: &Affinity) -> Result<Picked, Error> {
+        let patience = self.options.wait_for_ready;
+        let ongoing = self.pool.pick(None, &[], affinity, patience).await?;
         Ok(Picked { ongoing })
     }
 }
@@ -156,6 +185,12 @@ impl Picked {
     /// The revision of the view by which it was chosen.
     pub fn revision(&self) -> u64 {
         self.ongoing.revision()
+    }
+
+    /// The bucket that decided the group, of a call with one or with a key:
+    /// for the header [`BUCKET_HEADER`](crate::sticky::BUCKET_HEADER).
+    pub fn bucket(&self) -> Option<Bucket> {
+        self.ongoing.bucket()
     }
 
     /// The failure domain the instance is in; may be empty.

@@ -22,6 +22,7 @@ use crate::outcome::{blames_instance, decided_by_head, is_grpc};
 use crate::pool::Pool;
 use crate::replay::Replay;
 use crate::response_body::ResponseBody;
+use crate::sticky::Affinity;
 use crate::ticket::Ticket;
 
 /// Put into the extensions of a request (for tonic:
@@ -85,6 +86,7 @@ pub(crate) struct Call {
     head: request::Parts,
     grpc: bool,
     body: Replay,
+    affinity: Affinity,
     limit: Option<Limit>,
     attempts: Attempts,
     tried: Vec<Arc<Endpoint>>,
@@ -116,6 +118,7 @@ pub(crate) async fn call(
         },
         limit: Limit::of(&head.headers, deadline, options.timeout, Instant::now()),
         grpc: is_grpc(&head.headers),
+        affinity: Affinity::of(&head),
         head,
         body: Replay::new(body),
         attempts: Attempts::default(),
@@ -134,7 +137,8 @@ pub(crate) async fn call(
 impl Call {
     async fn run(mut self) -> Result<Response<ResponseBody>, Error> {
         self.pool.budget().deposit();
-        let first = self.pool.pick(None, &[], self.patience()).await?;
+        let first = self.pool.pick(None, &[], &self.affinity, self.patience());
+        let first = first.await?;
         self.begin(first);
         self.conclude().await
     }
@@ -218,6 +222,9 @@ impl Call {
         if let Some(limit) = &self.limit {
             limit.write(&mut head.headers, self.grpc, ongoing.started());
         }
+        if let Some(bucket) = ongoing.bucket() {
+            bucket.write_to(&mut head.headers);
+        }
         Some(Request::from_parts(head, self.body.attempt()?))
     }
 
@@ -286,7 +293,8 @@ impl Call {
         if self.attempts.is_empty() {
             // What was told before is more to the point than that nobody is
             // connected now.
-            let pick = self.pool.pick(ticket, &self.tried, self.patience());
+            let (tried, affinity) = (&self.tried, &self.affinity);
+            let pick = self.pool.pick(ticket, tried, affinity, self.patience());
             if let Ok(ongoing) = pick.await {
                 self.begin(ongoing);
             }
@@ -295,7 +303,8 @@ impl Call {
         if !self.paid && !self.body.is_complete() {
             return;
         }
-        let Some(ongoing) = self.pool.pick_untried(ticket, &self.tried) else {
+        let (tried, affinity) = (&self.tried, &self.affinity);
+        let Some(ongoing) = self.pool.pick_untried(ticket, tried, affinity) else {
             return;
         };
         if self.paid || self.pool.budget().withdraw(ongoing.started()) {
@@ -329,7 +338,11 @@ impl Call {
 
     /// The call has an answer; it ends with the answer's body, or now when the
     /// head says it all.
-    fn finish(mut self, ongoing: Ongoing, response: Response<Incoming>) -> Response<ResponseBody> {
+    fn finish(
+        mut self,
+        mut ongoing: Ongoing,
+        response: Response<Incoming>,
+    ) -> Response<ResponseBody> {
         self.attempts.lose_to(&ongoing);
         let (mut head, incoming) = response.into_parts();
         head.extensions.insert(PickInfo {
@@ -339,6 +352,9 @@ impl Call {
         });
         let grpc = is_grpc(&head.headers);
         let decided = decided_by_head(&head, grpc, incoming.is_end_stream());
+        if matches!(decided, None | Some(Outcome::Answered)) {
+            ongoing.answered(Instant::now());
+        }
         let service = Arc::clone(self.pool.service());
         let mut body = ResponseBody::new(incoming, service, ongoing, grpc, self.limit);
         match decided {

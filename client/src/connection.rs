@@ -1,7 +1,6 @@
 //! The connection to one instance: made ahead of need, watched, remade.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::backoff::Backoff;
+use crate::coverage::LinkState;
 use crate::endpoint::Connection;
 use crate::heard::Heard;
-use crate::picker::LinkState;
+use crate::vitals::Vitals;
 
 /// A peer in reach answers well within this; calls may be waiting for the
 /// first attempt.
@@ -54,9 +54,8 @@ pub(crate) enum Protocol {
 pub(crate) struct Link {
     address: Arc<str>,
     authority: Option<Authority>,
-    state: AtomicU8,
+    vitals: Arc<Vitals>,
     sender: ArcSwapOption<SendRequest<Body>>,
-    in_flight: AtomicU32,
     retry_now: Notify,
     unreachable: Notify,
     closing: CancellationToken,
@@ -87,18 +86,22 @@ enum Held {
 impl Link {
     /// Begins to connect.
     pub(crate) fn open(address: &Arc<str>, surroundings: Arc<Surroundings>) -> Arc<Self> {
-        let link = Arc::new(Self {
+        let link = Arc::new(Self::unopened(address));
+        tokio::spawn(keep_connected(Arc::clone(&link), surroundings));
+        link
+    }
+
+    /// One that nobody connects.
+    pub(crate) fn unopened(address: &Arc<str>) -> Self {
+        Self {
             address: Arc::clone(address),
             authority: address.parse().ok(),
-            state: AtomicU8::new(UNTRIED),
+            vitals: Arc::new(Vitals::new()),
             sender: ArcSwapOption::empty(),
-            in_flight: AtomicU32::new(0),
             retry_now: Notify::new(),
             unreachable: Notify::new(),
             closing: CancellationToken::new(),
-        });
-        tokio::spawn(keep_connected(Arc::clone(&link), surroundings));
-        link
+        }
     }
 
     /// `None` when the address is none.
@@ -111,14 +114,6 @@ impl Link {
             .load()
             .as_ref()
             .map(|sender| SendRequest::clone(sender))
-    }
-
-    pub(crate) fn call_begins(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn call_ends(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The user could not reach it. For [`Protocol::Tcp`] nothing else tells.
@@ -185,11 +180,11 @@ impl Link {
         }
     }
 
-    fn went(&self, state: u8, surroundings: &Surroundings) {
-        if state != UP {
+    fn went(&self, state: LinkState, surroundings: &Surroundings) {
+        if state != LinkState::Up {
             self.sender.store(None);
         }
-        self.state.store(state, Ordering::Release);
+        self.vitals.went(state);
         surroundings.changed.notify_one();
     }
 
@@ -201,7 +196,7 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner);
         *last = Some(format!("{}: {reason}", self.address));
         drop(last);
-        self.went(DOWN, surroundings);
+        self.went(LinkState::Down, surroundings);
     }
 }
 
@@ -210,16 +205,8 @@ impl Connection for Link {
         &self.address
     }
 
-    fn state(&self) -> LinkState {
-        match self.state.load(Ordering::Acquire) {
-            UP => LinkState::Up,
-            DOWN => LinkState::Down,
-            _ => LinkState::Untried,
-        }
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+    fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 
     fn retry_now(&self) {
@@ -233,10 +220,6 @@ impl Connection for Link {
     }
 }
 
-const UNTRIED: u8 = 0;
-const UP: u8 = 1;
-const DOWN: u8 = 2;
-
 async fn keep_connected(link: Arc<Link>, surroundings: Arc<Surroundings>) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
@@ -246,13 +229,13 @@ async fn keep_connected(link: Arc<Link>, surroundings: Arc<Surroundings>) {
         };
         let reason = match attempt {
             Ok(held) => {
-                link.went(UP, &surroundings);
+                link.went(LinkState::Up, &surroundings);
                 tracing::debug!(address = %link.address, "instance connected");
                 let since = Instant::now();
                 let mut held = std::pin::pin!(link.held(held));
                 let reason = tokio::select! {
                     () = link.closing.cancelled() => {
-                        link.went(DOWN, &surroundings);
+                        link.went(LinkState::Down, &surroundings);
                         // Without its sender an HTTP/2 connection ends when
                         // what is in flight has.
                         if matches!(surroundings.protocol, Protocol::Http2 { .. }) {
@@ -277,7 +260,7 @@ async fn keep_connected(link: Arc<Link>, surroundings: Arc<Surroundings>) {
             () = link.retry_now.notified() => {}
         }
     }
-    link.went(DOWN, &surroundings);
+    link.went(LinkState::Down, &surroundings);
 }
 
 /// An error and what caused it, as one line.

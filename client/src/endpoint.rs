@@ -6,18 +6,27 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::connection::Link;
+use crate::coverage::LinkState;
+use crate::latency::Moment;
 use crate::load::GroupLoad;
-use crate::picker::{LinkState, Target};
+use crate::sticky::Bucket;
 use crate::view::InstanceStatus;
+use crate::vitals::Vitals;
 
 /// The connection to an instance, as picking needs to know it.
 pub(crate) trait Connection {
     /// `host:port`.
     fn address(&self) -> &Arc<str>;
+    /// The numbers that a pick reads.
+    fn vitals(&self) -> &Arc<Vitals>;
     /// What is known of it now.
-    fn state(&self) -> LinkState;
-    /// Calls it has from this process.
-    fn in_flight(&self) -> u32;
+    fn state(&self) -> LinkState {
+        self.vitals().link()
+    }
+    /// Whether it is left out for failing calls.
+    fn is_ejected(&self) -> bool {
+        false
+    }
     /// There is reason to believe that a connection can be made now.
     fn retry_now(&self);
     /// Takes no more calls, lets those in flight end, then closes.
@@ -57,32 +66,33 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Ongoing {
     endpoint: Arc<Endpoint>,
-    /// The view by which the instance was chosen.
-    revision: u64,
-    started: Instant,
+    terms: Terms,
     outcome: Outcome,
+    /// Its latency is noted.
+    was_answered: bool,
 }
 
-impl<L: Connection> Target for Arc<Endpoint<L>> {
-    fn is_connected(&self) -> bool {
-        self.link.state() == LinkState::Up
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.link.in_flight()
-    }
+/// How an instance was chosen for a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// The view by which it was.
+    pub(crate) revision: u64,
+    pub(crate) started: Instant,
+    /// The same, as latencies are dated.
+    pub(crate) moment: Moment,
+    /// That decided the group.
+    pub(crate) bucket: Option<Bucket>,
 }
 
 impl Ongoing {
-    pub(crate) fn start(endpoint: Arc<Endpoint>, revision: u64) -> Self {
-        let started = Instant::now();
-        endpoint.link.call_begins();
-        endpoint.load.started(started);
+    pub(crate) fn start(endpoint: Arc<Endpoint>, terms: Terms) -> Self {
+        endpoint.link.vitals().call_begins();
+        endpoint.load.started(terms.started);
         Self {
             endpoint,
-            revision,
-            started,
+            terms,
             outcome: Outcome::Abandoned,
+            was_answered: false,
         }
     }
 
@@ -91,11 +101,25 @@ impl Ongoing {
     }
 
     pub(crate) fn revision(&self) -> u64 {
-        self.revision
+        self.terms.revision
+    }
+
+    /// What the call says of whom it is for.
+    pub(crate) fn bucket(&self) -> Option<Bucket> {
+        self.terms.bucket
+    }
+
+    /// The answer has begun, and not by saying that the instance is at fault.
+    /// How long it goes on from here depends on what was asked for.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        let latency = now.saturating_duration_since(self.terms.started);
+        let moment = self.terms.moment.after(latency);
+        self.endpoint.link.vitals().answered(moment, latency);
+        self.was_answered = true;
     }
 
     pub(crate) fn started(&self) -> Instant {
-        self.started
+        self.terms.started
     }
 
     /// What it ends with if nobody says otherwise.
@@ -110,10 +134,18 @@ impl Ongoing {
 
 impl Drop for Ongoing {
     fn drop(&mut self) {
-        self.endpoint.link.call_ends();
+        let vitals = self.endpoint.link.vitals();
+        vitals.call_ends();
         if self.outcome != Outcome::Unsent {
             let now = Instant::now();
-            let latency = now.saturating_duration_since(self.started);
+            let latency = now.saturating_duration_since(self.terms.started);
+            let moment = self.terms.moment.after(latency);
+            match self.outcome {
+                _ if self.was_answered => {}
+                Outcome::Answered => vitals.answered(moment, latency),
+                Outcome::Failed | Outcome::Declined => vitals.failed(moment, latency),
+                Outcome::Abandoned | Outcome::Unsent => vitals.waited_for(moment, latency),
+            }
             let failed = matches!(self.outcome, Outcome::Failed | Outcome::Declined);
             self.endpoint.load.ended(now, latency, failed);
         }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use rand::Rng;
 use tokio::time::Instant;
 
+use crate::coverage::{Candidate, CandidateGroup, Coverage, Level, LinkState};
 use crate::endpoint::{Connection, Endpoint};
 use crate::load::Loads;
-use crate::picker::{Candidate, CandidateGroup, Coverage, Level, LinkState, Picker, Schedules};
+use crate::picker::Picker;
+use crate::schedules::Schedules;
 use crate::shrink::{Alarm, Decision, HELD_FOR, Held, decide};
 use crate::view::{Instance, InstanceStatus, View};
 
@@ -24,11 +26,13 @@ pub(crate) struct Lineup<L> {
     endpoints: BTreeMap<Arc<str>, Arc<Endpoint<L>>>,
     schedules: Schedules,
     coverage: Option<Coverage>,
+    /// What latencies are dated by.
+    origin: Instant,
 }
 
 impl<L: Connection> Lineup<L> {
     /// Nobody yet.
-    pub(crate) fn new(service: Arc<str>) -> Self {
+    pub(crate) fn new(service: Arc<str>, origin: Instant) -> Self {
         Self {
             service,
             said: Arc::default(),
@@ -37,6 +41,7 @@ impl<L: Connection> Lineup<L> {
             endpoints: BTreeMap::new(),
             schedules: Schedules::default(),
             coverage: None,
+            origin,
         }
     }
 
@@ -169,8 +174,9 @@ impl<L: Connection> Lineup<L> {
         });
         let groups = groups.collect();
         let fall_back_to_dark = self.view.policy.fall_back_to_dark;
-        let picker = Picker::build(groups, fall_back_to_dark, &mut self.schedules, rng);
-        let picker = picker.at_revision(self.view.revision);
+        let origin = self.origin;
+        let picker = Picker::build(groups, fall_back_to_dark, &mut self.schedules, origin, rng);
+        let picker = picker.of_view(self.view.revision, self.view.salt);
         self.report(picker.coverage().clone());
         picker
     }
@@ -179,6 +185,8 @@ impl<L: Connection> Lineup<L> {
         let endpoint = self.endpoints.get(&instance.id)?;
         Some(Candidate {
             target: Arc::clone(endpoint),
+            vitals: Arc::clone(endpoint.link.vitals()),
+            ejected: endpoint.link.is_ejected(),
             capacity: instance.capacity,
             ready: instance.status == InstanceStatus::Ready,
             link: endpoint.link.state(),
@@ -229,11 +237,5 @@ impl<L: Connection> Lineup<L> {
                 "no weighted group can be reached, calls go to groups without weight"
             ),
         }
-    }
-}
-
-impl Coverage {
-    fn is_degraded(&self) -> bool {
-        self.level != Level::Weighted || !self.uncovered.is_empty()
     }
 }

@@ -1,8 +1,6 @@
 //! What the picker promises, without a network.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,35 +8,30 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
+use crate::coverage::{Candidate, LinkState};
+use crate::view::GroupState;
+use crate::vitals::Vitals;
 
 #[derive(Debug, Clone)]
 struct Fake {
     group: &'static str,
     number: usize,
-    connected: Rc<Cell<bool>>,
-    busy: Rc<Cell<u32>>,
-}
-
-impl Target for Fake {
-    fn is_connected(&self) -> bool {
-        self.connected.get()
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.busy.get()
-    }
+    vitals: Arc<Vitals>,
 }
 
 fn candidate(group: &'static str, number: usize, link: LinkState) -> Candidate<Fake> {
+    let vitals = Arc::new(Vitals::new());
+    vitals.went(link);
     Candidate {
+        vitals: Arc::clone(&vitals),
         target: Fake {
             group,
             number,
-            connected: Rc::new(Cell::new(link == LinkState::Up)),
-            busy: Rc::new(Cell::new(0)),
+            vitals,
         },
         capacity: 100,
         ready: true,
+        ejected: false,
         link,
     }
 }
@@ -66,7 +59,23 @@ fn rng() -> SmallRng {
 }
 
 fn build(groups: Vec<CandidateGroup<Fake>>) -> Picker<Fake> {
-    Picker::build(groups, false, &mut Schedules::default(), &mut rng())
+    build_with(groups, false, &mut Schedules::default(), &mut rng())
+}
+
+fn build_with(
+    groups: Vec<CandidateGroup<Fake>>,
+    fall_back_to_dark: bool,
+    schedules: &mut Schedules,
+    rng: &mut SmallRng,
+) -> Picker<Fake> {
+    Picker::build(groups, fall_back_to_dark, schedules, Instant::now(), rng)
+}
+
+fn ask() -> Ask {
+    let now = Instant::now();
+    Ask {
+        now: Moment::new(now, now),
+    }
 }
 
 /// How many of `calls` each group got.
@@ -75,8 +84,8 @@ fn counts(picker: &Picker<Fake>, calls: usize) -> BTreeMap<&'static str, usize> 
     let mut counts = BTreeMap::new();
     for _ in 0..calls {
         let group = picker.draw().unwrap();
-        let target = picker.choose(group, |_| false, &mut rng).unwrap();
-        assert!(target.is_connected());
+        let target = picker.choose(group, ask(), |_| false, &mut rng).unwrap();
+        assert!(target.vitals.is_connected());
         *counts.entry(target.group).or_default() += 1;
     }
     counts
@@ -147,7 +156,7 @@ fn dark_groups_take_calls_only_where_the_policy_says_so() {
         ]
     };
     assert_eq!(build(groups()).draw(), None);
-    let allowed = Picker::build(groups(), true, &mut Schedules::default(), &mut rng());
+    let allowed = build_with(groups(), true, &mut Schedules::default(), &mut rng());
     assert_eq!(counts(&allowed, 10), BTreeMap::from([("v3", 10)]));
     assert_eq!(allowed.coverage().level, Level::Dark);
 }
@@ -177,7 +186,7 @@ fn a_group_that_is_still_being_connected_keeps_its_share_and_is_waited_for() {
     let mut waited = 0;
     for _ in 0..1_000 {
         let group = picker.draw().unwrap();
-        waited += usize::from(picker.choose(group, |_| false, &mut rng()).is_none());
+        waited += usize::from(picker.choose(group, ask(), |_| false, &mut rng()).is_none());
     }
     assert_eq!(waited, 900);
     assert!(picker.coverage().uncovered.is_empty());
@@ -192,7 +201,10 @@ fn suspects_are_called_only_while_no_ready_instance_of_the_group_is_connected() 
     };
     let number = |picker: &Picker<Fake>| {
         let group = picker.draw().unwrap();
-        picker.choose(group, |_| false, &mut rng()).unwrap().number
+        picker
+            .choose(group, ask(), |_| false, &mut rng())
+            .unwrap()
+            .number
     };
     let ready_up = mixed(Up);
     assert!((0..100).all(|_| number(&ready_up) == 0));
@@ -202,14 +214,19 @@ fn suspects_are_called_only_while_no_ready_instance_of_the_group_is_connected() 
 
 #[test]
 fn a_connection_lost_since_the_picker_was_built_is_passed_over() {
-    let picker = build(vec![group("v1", Active, 10_000, &[Up; 5])]);
-    let members = &picker.pools[0].members;
-    for member in members.iter().take(4) {
-        member.target.connected.set(false);
+    let group = group("v1", Active, 10_000, &[Up; 5]);
+    let vitals: Vec<_> = group
+        .candidates
+        .iter()
+        .map(|c| Arc::clone(&c.vitals))
+        .collect();
+    let picker = build(vec![group]);
+    for vitals in vitals.iter().take(4) {
+        vitals.went(Down);
     }
     assert_eq!(counts(&picker, 100), BTreeMap::from([("v1", 100)]));
-    members[4].target.connected.set(false);
-    assert!(picker.choose(0, |_| false, &mut rng()).is_none());
+    vitals[4].went(Down);
+    assert!(picker.choose(0, ask(), |_| false, &mut rng()).is_none());
 }
 
 #[test]
@@ -218,12 +235,14 @@ fn a_repeated_call_avoids_where_it_failed_while_there_is_another() {
     let mut rng = rng();
     for _ in 0..100 {
         assert_eq!(
-            two.choose(0, |t| t.number == 0, &mut rng).unwrap().number,
+            two.choose(0, ask(), |t| t.number == 0, &mut rng)
+                .unwrap()
+                .number,
             1
         );
     }
     let one = build(vec![group("v1", Active, 10_000, &[Up])]);
-    assert!(one.choose(0, |t| t.number == 0, &mut rng).is_some());
+    assert!(one.choose(0, ask(), |t| t.number == 0, &mut rng).is_some());
 }
 
 #[test]
@@ -235,9 +254,9 @@ fn calls_follow_capacity_and_avoid_the_busy() {
     let mut counts = [0_u32; 3];
     for _ in 0..40_000 {
         // Each call lasts: the load it leaves is what the next pick sees.
-        let target = picker.choose(0, |_| false, &mut rng).unwrap();
+        let target = picker.choose(0, ask(), |_| false, &mut rng).unwrap();
         counts[target.number] += 1;
-        target.busy.set(target.busy.get() + 1);
+        target.vitals.call_begins();
     }
     assert!((9_900..10_100).contains(&counts[0]), "{counts:?}");
     assert!((19_900..20_100).contains(&counts[2]), "{counts:?}");
@@ -249,7 +268,7 @@ fn the_run_goes_on_when_instances_come_and_go() {
     let mut rng = rng();
     let mut counts = [0_i64; 2];
     for round in 1..=500_usize {
-        let picker = Picker::build(
+        let picker = build_with(
             vec![
                 group("v1", Active, 6_667, &vec![Up; 1 + round % 7]),
                 group("v2", Active, 3_333, &vec![Up; 1 + round % 3]),
@@ -278,7 +297,7 @@ fn a_route_that_comes_back_from_an_outage_goes_on_with_its_own_run() {
             group("v1", Active, 5_000, &[Up]),
             group("v2", Active, 5_000, &[link]),
         ];
-        Picker::build(groups, false, &mut schedules, &mut rng)
+        build_with(groups, false, &mut schedules, &mut rng)
     };
     let before = build(Up);
     let during = build(Down);
@@ -314,17 +333,17 @@ proptest! {
                 group(NAMES[position], state, weight * 1_000, &links)
             })
             .collect();
-        let expected = choose_level(&groups, fall_back);
+        let expected = Coverage::of(&groups, fall_back).level;
         let levels: BTreeMap<_, _> =
             groups.iter().map(|g| (g.name.to_string(), g.level())).collect();
-        let picker = Picker::build(groups, fall_back, &mut Schedules::default(), &mut rng());
+        let picker = build_with(groups, fall_back, &mut Schedules::default(), &mut rng());
         for _ in 0..50 {
             let Some(group) = picker.draw() else {
                 prop_assert_eq!(expected, Level::Nothing);
                 break;
             };
-            if let Some(target) = picker.choose(group, |_| false, &mut rng()) {
-                prop_assert!(target.is_connected());
+            if let Some(target) = picker.choose(group, ask(), |_| false, &mut rng()) {
+                prop_assert!(target.vitals.is_connected());
                 prop_assert_eq!(levels[target.group], expected);
             }
         }

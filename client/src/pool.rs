@@ -9,11 +9,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::Budget;
+use crate::chance;
 use crate::connection::{Link, Protocol, Surroundings};
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::lineup::Lineup;
 use crate::picker::Picker;
+use crate::sticky::Affinity;
 use crate::subscription::{Known, Subscription};
 use crate::ticket::{Ticket, pick};
 
@@ -55,9 +57,10 @@ struct Worker {
 
 impl Pool {
     pub(crate) fn start(subscription: Subscription, protocol: Protocol) -> Self {
+        let now = Instant::now();
         let shared = Arc::new(Shared {
             service: Arc::clone(subscription.service()),
-            picker: ArcSwap::from_pointee(Picker::empty()),
+            picker: ArcSwap::from_pointee(Picker::empty(now)),
             version: watch::Sender::new(0),
             surroundings: Arc::new(Surroundings {
                 protocol,
@@ -65,13 +68,13 @@ impl Pool {
                 last_error: Mutex::new(None),
                 attempts: Semaphore::new(ATTEMPTS_AT_ONCE),
             }),
-            budget: Budget::new(Instant::now()),
+            budget: Budget::new(now),
         });
         let subscription = Arc::new(subscription);
         let stop = CancellationToken::new();
         let worker = Worker {
             shared: Arc::clone(&shared),
-            lineup: Lineup::new(Arc::clone(subscription.service())),
+            lineup: Lineup::new(Arc::clone(subscription.service()), now),
             subscription: Arc::clone(&subscription),
         };
         tokio::spawn(worker.run(stop.clone()));
@@ -106,7 +109,8 @@ impl Pool {
     }
 
     /// The next call's instance; `ticket` and `tried` come from an earlier
-    /// attempt of the same call, if there was one. Waits up to `patience` for
+    /// attempt of the same call, if there was one, `affinity` from what the
+    /// call is about. Waits up to `patience` for
     /// an instance to be connected.
     ///
     /// # Errors
@@ -115,16 +119,17 @@ impl Pool {
         &self,
         mut ticket: Option<Ticket>,
         tried: &[Arc<Endpoint>],
+        affinity: &Affinity,
         patience: Duration,
     ) -> Result<Ongoing, Error> {
-        if let Some(ongoing) = self.shared.try_pick(&mut ticket, tried) {
+        if let Some(ongoing) = self.shared.try_pick(&mut ticket, tried, affinity) {
             return Ok(ongoing);
         }
         let mut version = self.shared.version.subscribe();
         let connected = async {
             loop {
                 version.borrow_and_update();
-                if let Some(ongoing) = self.shared.try_pick(&mut ticket, tried) {
+                if let Some(ongoing) = self.shared.try_pick(&mut ticket, tried, affinity) {
                     return ongoing;
                 }
                 if version.changed().await.is_err() {
@@ -143,8 +148,9 @@ impl Pool {
         &self,
         mut ticket: Option<Ticket>,
         tried: &[Arc<Endpoint>],
+        affinity: &Affinity,
     ) -> Option<Ongoing> {
-        let ongoing = self.shared.try_pick(&mut ticket, tried)?;
+        let ongoing = self.shared.try_pick(&mut ticket, tried, affinity)?;
         let again = |tried: &Arc<Endpoint>| Arc::ptr_eq(&tried.link, &ongoing.endpoint().link);
         if tried.iter().any(again) {
             ongoing.end(Outcome::Unsent);
@@ -159,10 +165,17 @@ impl Pool {
 impl Shared {
     /// One pick, without waiting. The picker is held until the call counts as
     /// begun, so that no call begins by a picker that was replaced.
-    fn try_pick(&self, ticket: &mut Option<Ticket>, tried: &[Arc<Endpoint>]) -> Option<Ongoing> {
+    fn try_pick(
+        &self,
+        ticket: &mut Option<Ticket>,
+        tried: &[Arc<Endpoint>],
+        affinity: &Affinity,
+    ) -> Option<Ongoing> {
+        let now = Instant::now();
         let picker = self.picker.load();
-        let endpoint = pick(&picker, ticket, tried, &mut rand::rng())?;
-        Some(Ongoing::start(Arc::clone(endpoint), picker.revision()))
+        let picked = chance::with(|rng| pick(&picker, ticket, tried, affinity, now, rng));
+        let (endpoint, terms) = picked?;
+        Some(Ongoing::start(Arc::clone(endpoint), terms))
     }
 
     fn no_instance(&self) -> Error {

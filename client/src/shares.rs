@@ -1,8 +1,8 @@
 //! In which order groups take calls, so that any run of calls has the shares the weights say, within one call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use rand::{Rng, RngExt};
+
+use crate::place::Place;
 
 /// More groups than a service may have would not fit the table's bytes.
 pub(crate) const GROUPS_MAX: usize = 256;
@@ -29,7 +29,7 @@ pub(crate) struct Schedule {
     weights: Box<[u32]>,
     /// Positions in `weights`; as many as their sum.
     slots: Box<[u8]>,
-    next: AtomicU64,
+    place: Place,
 }
 
 impl Schedule {
@@ -44,9 +44,9 @@ impl Schedule {
         let weights = lowest_terms(weights);
         let slots = begin_anywhere(&weights, rng);
         Some(Self {
+            place: Place::first(slots.len()),
             weights,
             slots,
-            next: AtomicU64::new(0),
         })
     }
 
@@ -57,8 +57,10 @@ impl Schedule {
 
     /// The group that takes the next call.
     pub(crate) fn next(&self) -> usize {
-        let position = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u64;
-        usize::from(self.slots[position as usize])
+        if self.weights.len() == 1 {
+            return 0;
+        }
+        usize::from(self.slots[self.place.next()])
     }
 }
 
@@ -345,6 +347,19 @@ mod tests {
                         off < 250.0_f64.min(f64::from(weight) * 0.6),
                         "{weights:?} {calls}: {counts:?}"
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_repeats_slot_by_slot() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        for weights in [vec![9_999, 1], vec![1, 2, 4], vec![3_333, 3_333, 3_334]] {
+            let schedule = Schedule::new(&weights, &mut rng).unwrap();
+            for round in 0..30 {
+                for (position, slot) in schedule.slots.iter().enumerate() {
+                    assert_eq!(schedule.next(), usize::from(*slot), "{round}, {position}");
                 }
             }
         }

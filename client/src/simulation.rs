@@ -5,7 +5,6 @@
 //! this crate a second time, and would not test the crate that is shipped.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +14,15 @@ use trimtab_proto::v1 as wire;
 
 use crate::conversation::{Conversation, Ended};
 use crate::course::Course;
-use crate::endpoint::{Connection, Endpoint};
+pub use crate::coverage::LinkState;
+use crate::endpoint::{Connection, Endpoint, Terms};
 use crate::error::Error;
 use crate::lineup::Lineup;
-pub use crate::picker::LinkState;
 use crate::picker::Picker;
+use crate::sticky::Affinity;
 use crate::subscription::{Known, Source, Subscription, Subscriptions};
 use crate::ticket::{Ticket, pick};
+use crate::vitals::Vitals;
 use crate::watcher::Watcher;
 
 /// Everything of one calling process that decides.
@@ -62,8 +63,7 @@ pub enum Wish {
 #[derive(Debug)]
 struct Link {
     address: Arc<str>,
-    state: AtomicU8,
-    in_flight: AtomicU32,
+    vitals: Arc<Vitals>,
     wishes: Arc<Mutex<Vec<Wish>>>,
 }
 
@@ -78,8 +78,7 @@ pub struct Turn {
 #[derive(Debug)]
 pub struct Picked {
     endpoint: Arc<Endpoint<Link>>,
-    revision: u64,
-    started: Instant,
+    terms: Terms,
 }
 
 impl Caller {
@@ -96,13 +95,14 @@ impl Caller {
         };
         watcher.check()?;
         let subscriptions = Arc::new(Subscriptions::default());
+        let origin = Instant::now();
         let mut lines = BTreeMap::new();
         for service in services {
             let subscription = subscriptions.subscribe(service)?;
             let line = Line {
-                lineup: Lineup::new(Arc::clone(subscription.service())),
+                lineup: Lineup::new(Arc::clone(subscription.service()), origin),
                 subscription,
-                picker: Arc::new(Picker::empty()),
+                picker: Arc::new(Picker::empty(origin)),
                 wishes: Arc::default(),
             };
             lines.insert((*service).to_owned(), line);
@@ -115,7 +115,7 @@ impl Caller {
             position: 0,
             conversation: None,
             lines,
-            origin: Instant::now(),
+            origin,
         })
     }
 
@@ -292,7 +292,7 @@ impl Caller {
         };
         for link in line.lineup.connections() {
             if *link.address == *address {
-                link.went(state);
+                link.vitals.went(state);
             }
         }
         if takes_notice {
@@ -325,14 +325,15 @@ impl Caller {
         rng: &mut impl Rng,
     ) -> Option<Picked> {
         let line = self.lines.get(service)?;
-        let endpoint = pick(&line.picker, &mut turn.ticket, &turn.tried, rng)?;
-        endpoint.link.in_flight.fetch_add(1, Ordering::Relaxed);
-        let started = self.origin + now;
-        endpoint.load.started(started);
+        let now = self.origin + now;
+        let (picker, affinity) = (&line.picker, Affinity::default());
+        let picked = pick(picker, &mut turn.ticket, &turn.tried, &affinity, now, rng);
+        let (endpoint, terms) = picked?;
+        endpoint.link.vitals.call_begins();
+        endpoint.load.started(now);
         Some(Picked {
             endpoint: Arc::clone(endpoint),
-            revision: line.picker.revision(),
-            started,
+            terms,
         })
     }
 
@@ -340,8 +341,14 @@ impl Caller {
     pub fn ended_call(&self, picked: Picked, failed: bool, turn: &mut Turn, now: Duration) {
         let now = self.origin + now;
         let endpoint = picked.endpoint;
-        endpoint.link.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let latency = now.saturating_duration_since(picked.started);
+        let vitals = &endpoint.link.vitals;
+        vitals.call_ends();
+        let latency = now.saturating_duration_since(picked.terms.started);
+        let moment = picked.terms.moment.after(latency);
+        match failed {
+            false => vitals.answered(moment, latency),
+            true => vitals.failed(moment, latency),
+        }
         endpoint.load.ended(now, latency, failed);
         if failed {
             turn.ticket = Some(Ticket::again(&endpoint));
@@ -363,7 +370,7 @@ impl Picked {
 
     /// The revision of the view by which it was chosen.
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.terms.revision
     }
 }
 
@@ -371,41 +378,19 @@ impl Link {
     fn new(address: &Arc<str>, wishes: &Arc<Mutex<Vec<Wish>>>) -> Self {
         Self {
             address: Arc::clone(address),
-            state: AtomicU8::new(UNTRIED),
-            in_flight: AtomicU32::new(0),
+            vitals: Arc::new(Vitals::new()),
             wishes: Arc::clone(wishes),
         }
     }
-
-    fn went(&self, state: LinkState) {
-        let state = match state {
-            LinkState::Untried => UNTRIED,
-            LinkState::Up => UP,
-            LinkState::Down => DOWN,
-        };
-        self.state.store(state, Ordering::Relaxed);
-    }
 }
-
-const UNTRIED: u8 = 0;
-const UP: u8 = 1;
-const DOWN: u8 = 2;
 
 impl Connection for Link {
     fn address(&self) -> &Arc<str> {
         &self.address
     }
 
-    fn state(&self) -> LinkState {
-        match self.state.load(Ordering::Relaxed) {
-            UP => LinkState::Up,
-            DOWN => LinkState::Down,
-            _ => LinkState::Untried,
-        }
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+    fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 
     fn retry_now(&self) {
@@ -415,7 +400,7 @@ impl Connection for Link {
     }
 
     fn close(&self) {
-        self.went(LinkState::Down);
+        self.vitals.went(LinkState::Down);
         wished(&self.wishes).push(Wish::Close(Arc::clone(&self.address)));
     }
 }

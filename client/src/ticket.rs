@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use rand::Rng;
+use tokio::time::Instant;
 
-use crate::endpoint::{Connection, Endpoint};
-use crate::picker::Picker;
+use crate::endpoint::{Connection, Endpoint, Terms};
+use crate::picker::{Ask, Picker};
 use crate::shares::Schedule;
+use crate::sticky::Affinity;
 
 /// A place in the order of groups that was drawn and not used yet.
 #[derive(Debug)]
@@ -38,25 +40,40 @@ impl Ticket {
 
 /// One pick, without waiting: at an instance that was not `tried` if there is
 /// one. When nobody is connected, a ticket is left for the next attempt.
+///
+/// A call that is tied to others takes no turn: its group is theirs, whatever
+/// the ticket says.
 pub(crate) fn pick<'a, L: Connection>(
     picker: &'a Picker<Arc<Endpoint<L>>>,
     ticket: &mut Option<Ticket>,
     tried: &[Arc<Endpoint<L>>],
+    affinity: &Affinity,
+    now: Instant,
     rng: &mut impl Rng,
-) -> Option<&'a Arc<Endpoint<L>>> {
+) -> Option<(&'a Arc<Endpoint<L>>, Terms)> {
+    let terms = Terms {
+        revision: picker.revision(),
+        started: now,
+        moment: picker.moment(now),
+        bucket: picker.bucket(affinity),
+    };
     let kept = ticket.take().and_then(|ticket| ticket.position(picker));
-    let group = kept.or_else(|| picker.draw())?;
+    let group = match terms.bucket {
+        Some(bucket) => picker.group_of(bucket)?,
+        None => kept.or_else(|| picker.draw())?,
+    };
     let avoid = |endpoint: &Arc<Endpoint<L>>| {
         tried
             .iter()
             .any(|tried| Arc::ptr_eq(&tried.link, &endpoint.link))
     };
-    let chosen = picker.choose(group, avoid, rng);
+    let ask = Ask { now: terms.moment };
+    let chosen = picker.choose(group, ask, avoid, rng);
     if chosen.is_none() {
         *ticket = picker.group_name(group).map(|name| Ticket {
             group: Arc::clone(name),
             schedule: picker.schedule().cloned(),
         });
     }
-    chosen
+    chosen.map(|endpoint| (endpoint, terms))
 }
