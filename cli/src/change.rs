@@ -11,6 +11,7 @@ use crate::arguments::ChangeArgs;
 use crate::failure::Failure;
 use crate::percent::Percent;
 use crate::session::Session;
+use crate::settings;
 use crate::table::{Cell, FAINT, GOOD, NOTHING, NOTICE, Table};
 use crate::wait::{self, ReceiptReport};
 
@@ -82,6 +83,27 @@ fn outcome_table(outcome: &ShiftOutcome) -> String {
 fn change_table(change: &RouteChange) -> String {
     let nothing = Route::default();
     let before = change.before.as_ref().unwrap_or(&nothing);
+    let differences = settings::differences(&before.policy, &change.after.policy);
+    let mut text = String::new();
+    if before.weights != change.after.weights || differences.is_empty() {
+        text.push_str(&weight_table(change, before));
+    }
+    if !differences.is_empty() {
+        let mut table = Table::new(&["SERVICE", "SETTING", "BEFORE", "AFTER"]);
+        for (setting, old, new) in differences {
+            table.row([
+                change.service.clone().into(),
+                setting.into(),
+                old.into(),
+                Cell::styled(new, NOTICE),
+            ]);
+        }
+        text.push_str(&table.render());
+    }
+    text
+}
+
+fn weight_table(change: &RouteChange, before: &Route) -> String {
     let groups: BTreeSet<&String> = before
         .weights
         .keys()
@@ -102,16 +124,7 @@ fn change_table(change: &RouteChange) -> String {
             Cell::styled(Percent::from_basis_points(new).to_string(), style),
         ]);
     }
-    let mut text = table.render();
-    if before.policy.fall_back_to_dark != change.after.policy.fall_back_to_dark {
-        let word = if change.after.policy.fall_back_to_dark {
-            "may"
-        } else {
-            "may not"
-        };
-        text.push_str(&format!("callers {word} fall back to dark groups\n"));
-    }
-    text
+    table.render()
 }
 
 /// A route on one line: "v41 90%, v42 10%".
@@ -170,7 +183,18 @@ mod tests {
     fn a_change_of_policy_is_told() {
         let mut change = canary();
         change.after.policy.fall_back_to_dark = true;
-        assert!(change_table(&change).ends_with("callers may fall back to dark groups\n"));
+        let plain = anstream::adapter::strip_str(&change_table(&change)).to_string();
+        let told = "SERVICE  SETTING            BEFORE  AFTER\n\
+                    catalog  fall-back-to-dark  off     on\n";
+        assert!(plain.starts_with("SERVICE  GROUP  BEFORE"), "{plain}");
+        assert!(plain.ends_with(told), "{plain}");
+
+        change.before = Some(Route {
+            policy: Default::default(),
+            ..change.after.clone()
+        });
+        let plain = anstream::adapter::strip_str(&change_table(&change)).to_string();
+        assert_eq!(plain, told);
     }
 
     #[test]

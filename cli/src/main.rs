@@ -14,6 +14,7 @@ mod percent;
 #[cfg(unix)]
 mod run;
 mod session;
+mod settings;
 mod signals;
 mod table;
 mod wait;
@@ -28,8 +29,8 @@ use crate::arguments::GlobalArgs;
 #[cfg(unix)]
 use crate::commands::run as run_command;
 use crate::commands::{
-    canary, cluster, completions, history, instance, register, resolve, rollback, serve, services,
-    shift, snapshot, status, switch, teardown, watch,
+    canary, cluster, completions, history, instance, policy, register, resolve, rollback, serve,
+    services, shift, snapshot, status, switch, teardown, watch,
 };
 use crate::demo::role::{self, RoleCommand};
 use crate::failure::{EXIT_CODES_HELP, Failure};
@@ -81,6 +82,9 @@ enum Command {
     /// Send all calls to one group, of one service or of several at once
     #[command(after_help = switch::EXAMPLES)]
     Switch(switch::SwitchArgs),
+    /// Show or change what callers do beyond the weights
+    #[command(after_help = policy::EXAMPLES)]
+    Policy(policy::PolicyArgs),
     /// Restore an earlier route, exactly
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(rollback::RollbackArgs),
@@ -160,6 +164,7 @@ async fn dispatch(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Canary(args) => canary::run(args, &session).await,
         Command::Shift(args) => shift::run(args, &session).await,
         Command::Switch(args) => switch::run(args, &session).await,
+        Command::Policy(args) => policy::run(args, &session).await,
         Command::Rollback(args) => rollback::run(args, &session).await,
         Command::Teardown(args) => teardown::run(args, &session).await,
         Command::History(args) => history::run(args, &session).await,

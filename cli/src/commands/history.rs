@@ -3,9 +3,9 @@
 use clap::Args;
 use trimtab_client::operator::change::{ChangeKind, RouteChange};
 
-use crate::change::route_line;
 use crate::failure::Failure;
 use crate::session::Session;
+use crate::settings::sides;
 use crate::table::{NOTHING, Table};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -36,13 +36,13 @@ fn table(changes: &[RouteChange]) -> String {
         let when = change.at.map_or(NOTHING.to_owned(), |at| {
             humantime::format_rfc3339_seconds(at).to_string()
         });
-        let before = change.before.as_ref();
+        let (before, after) = sides(change);
         table.row([
             change.revision.to_string().into(),
             when.into(),
             kind(change).into(),
-            before.map_or(NOTHING.to_owned(), route_line).into(),
-            route_line(&change.after).into(),
+            before.into(),
+            after.into(),
             change.actor.clone().into(),
             change.reason.clone().into(),
         ]);

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod history;
 pub(crate) mod instance;
+pub(crate) mod policy;
 pub(crate) mod register;
 pub(crate) mod resolve;
 pub(crate) mod rollback;

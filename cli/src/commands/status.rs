@@ -9,10 +9,13 @@ use trimtab_client::operator::service_status::{
     GroupState, GroupStatus, ServiceStatus, ServiceSummary,
 };
 
+use trimtab_client::policy::Policy;
+
 use crate::change::route_line;
 use crate::failure::{Exit, Failure};
 use crate::percent::Percent;
 use crate::session::Session;
+use crate::settings;
 use crate::table::{BAD, Cell, FAINT, GOOD, NOTHING, NOTICE, PLAIN, Table, count};
 use crate::wait::span;
 
@@ -128,6 +131,16 @@ fn service_text(status: &ServiceStatus) -> String {
             count(watchers.into())
         ),
     };
+    let unusual = settings::differences(&Policy::default(), &status.route.policy);
+    if !unusual.is_empty() {
+        let said = unusual
+            .iter()
+            .map(|(name, _, value)| format!("{name} {value}"));
+        text.push_str(&format!(
+            "policy: {}\n",
+            said.collect::<Vec<_>>().join(", ")
+        ));
+    }
     text.push_str(&format!(
         "{callers}; observed over {}\n",
         span(status.window)
@@ -304,6 +317,18 @@ v43    dark        4        0      0        0%         -      0       -        -
 note: replica 3 does not answer, its callers are not counted
 alarm: v42 fails
 "
+        );
+    }
+
+    #[test]
+    fn a_policy_is_told_where_it_is_not_the_default() {
+        let mut status = catalog();
+        status.route.policy.warm_up = Duration::from_secs(30);
+        status.route.policy.prefer_zone = true;
+        let plain = anstream::adapter::strip_str(&service_text(&status)).to_string();
+        assert_eq!(
+            plain.lines().nth(1),
+            Some("policy: prefer-zone on, warm-up 30s")
         );
     }
 

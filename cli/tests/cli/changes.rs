@@ -42,6 +42,10 @@ fn changes_have_a_stable_json_form() {
     golden::check_json("switch-again.json", &change(&["switch", "catalog", "v42"]));
     golden::check_json("rollback.json", &change(&["rollback", "catalog"]));
     golden::check_json(
+        "policy.json",
+        &change(&["policy", "catalog", "--warm-up", "30s"]),
+    );
+    golden::check_json(
         "instance-capacity.json",
         &change(&["instance", "capacity", "catalog", "a1", "50"]),
     );
@@ -67,6 +71,80 @@ fn a_change_shows_before_and_after() {
          catalog  v42        0%   100%\n"
     );
     assert!(done.stderr.contains(" in effect"), "{}", done.stderr);
+}
+
+#[test]
+fn a_policy_is_shown_changed_and_told() {
+    let (registry, _held) = registry();
+    let shown = registry.run(&["policy", "catalog"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    assert!(
+        shown
+            .stdout
+            .contains("balancing          least-loaded  least-loaded\n")
+    );
+    let revision = registry.json(&["policy", "catalog"])["route_revision"].clone();
+
+    let asked = [
+        "policy",
+        "catalog",
+        "--balancing",
+        "round-robin",
+        "--subset",
+        "50",
+    ];
+    let dry = registry.run(&[&asked[..], &["--dry-run"]].concat());
+    assert!(dry.stderr.contains("dry run"), "{}", dry.stderr);
+    assert_eq!(
+        registry.json(&["policy", "catalog"])["route_revision"],
+        revision
+    );
+
+    let done = registry.run(&[&asked[..], &["--wait", "--reason", "try it"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(
+        done.stdout,
+        "SERVICE  SETTING    BEFORE        AFTER\n\
+         catalog  balancing  least-loaded  round-robin\n\
+         catalog  subset     all           50\n"
+    );
+    assert!(done.stderr.contains(" in effect"), "{}", done.stderr);
+
+    let again = registry.run(&asked);
+    assert!(
+        again.stderr.contains("nothing to change"),
+        "{}",
+        again.stderr
+    );
+    let late = registry.run(&[&asked[..], &["--defaults", "--expect-revision", "1"]].concat());
+    assert_eq!(late.code, Some(5), "{}", late.stderr);
+
+    let history = registry.run(&["history", "catalog", "--limit", "1"]).stdout;
+    let told = "balancing least-loaded, subset all  balancing round-robin, subset 50";
+    assert!(history.contains("policy"), "{history}");
+    assert!(history.contains(told), "{history}");
+    let status = registry.run(&["status", "catalog"]).stdout;
+    let told = "\npolicy: balancing round-robin, subset 50\n";
+    assert!(status.contains(told), "{status}");
+
+    let back = registry.run(&["rollback", "catalog"]);
+    assert_eq!(back.code, Some(0), "{}", back.stderr);
+    assert!(
+        back.stdout.contains("subset     50           all"),
+        "{}",
+        back.stdout
+    );
+}
+
+#[test]
+fn a_policy_out_of_range_is_refused_with_field_value_and_rule() {
+    let (registry, _held) = registry();
+    let refused = registry.run(&["policy", "catalog", "--warm-up", "2h"]);
+    assert_eq!(refused.code, Some(3));
+    let said = "policy.warm_up must be 0 ms to 1 h, but is \"2 h\"";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    let unknown = registry.run(&["policy", "nobody", "--warm-up", "2s"]);
+    assert_eq!(unknown.code, Some(4), "{}", unknown.stderr);
 }
 
 #[test]

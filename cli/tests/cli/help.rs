@@ -15,6 +15,7 @@ const VERBS: &[&str] = &[
     "canary",
     "shift",
     "switch",
+    "policy",
     "rollback",
     "teardown",
     "history",

@@ -160,6 +160,7 @@ fn list(ids: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::protocol::PROTOCOL;
 
     fn own() -> Newcomer {
         Newcomer {
@@ -175,7 +176,7 @@ mod tests {
 
     fn fresh(id: u64) -> IntroduceResponse {
         IntroduceResponse {
-            protocol: 1,
+            protocol: PROTOCOL,
             replica_id: id,
             disk_id: 10 + id,
             address: format!("a:{id}"),

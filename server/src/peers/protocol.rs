@@ -2,11 +2,11 @@
 
 /// The version this replica speaks. It goes up when a replica of the version
 /// before could not take a message for what it is.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The oldest version this replica understands: that of the release before,
 /// so that replicas can be upgraded one by one.
-pub const PROTOCOL_OLDEST: u32 = 1;
+pub const PROTOCOL_OLDEST: u32 = 2;
 
 /// Another replica speaks a version that this one does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -13,29 +13,11 @@ use trimtab_registry::FORMAT_VERSION;
 use trimtab_registry::command::{Adjustment, Command, Expiry, JudgeLeases, Target};
 use trimtab_registry::instance::DeclaredStatus;
 use trimtab_registry::outcome::Outcome;
-use trimtab_registry::policy::{Balancing, Count, OutlierPolicy, RoutePolicy, Span};
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::Revision;
 
 use crate::snapshot::full_world;
 use crate::world::*;
-
-/// No field as it is by default.
-fn every_policy() -> RoutePolicy {
-    RoutePolicy {
-        fall_back_to_dark: true,
-        balancing: Balancing::ConsistentHash,
-        prefer_zone: true,
-        subset_size: Count::new("subset_size", 50).unwrap(),
-        warm_up: Span::from_millis("warm_up", 30_000).unwrap(),
-        outliers: OutlierPolicy {
-            disabled: true,
-            consecutive_failures: Count::new("consecutive_failures", 3).unwrap(),
-            max_ejected_percent: Count::new("max_ejected_percent", 20).unwrap(),
-            base_ejection: Span::from_millis("base_ejection", 10_000).unwrap(),
-        },
-    }
-}
 
 /// One of each kind, with each of its options.
 fn commands() -> Vec<Command> {

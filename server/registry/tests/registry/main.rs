@@ -10,6 +10,7 @@ mod adjustment;
 mod encoding;
 mod judgement;
 mod names;
+mod policy;
 mod properties;
 mod registration;
 mod restamp;

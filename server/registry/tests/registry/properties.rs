@@ -9,11 +9,12 @@ use trimtab_registry::command::{
     Adjustment, Change, Command, Expiry, JudgeLeases, RollbackTarget, Share, Target,
 };
 use trimtab_registry::event::Event;
+use trimtab_registry::history::RouteChange;
 use trimtab_registry::instance::{DeclaredStatus, LeaseKey};
 use trimtab_registry::outcome::{Effect, Outcome};
-use trimtab_registry::policy::RoutePolicy;
+use trimtab_registry::policy::{Count, RoutePolicy};
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{BasisPoints, WHOLE, Weights};
+use trimtab_registry::route::{BasisPoints, Route, WHOLE, Weights};
 use trimtab_registry::snapshot::Snapshot;
 use trimtab_registry::state::Registry;
 use trimtab_registry::view::ServiceView;
@@ -44,7 +45,7 @@ pub(crate) enum Step {
         expire: Vec<Ref>,
     },
     Shift {
-        targets: Vec<(&'static str, Target, Option<bool>, Option<bool>)>,
+        targets: Vec<(&'static str, Target, Option<bool>, Option<RoutePolicy>)>,
         change: Change,
     },
     Rollback {
@@ -109,6 +110,18 @@ fn targets() -> impl Strategy<Value = Target> {
             group: group(name),
             share,
         }),
+        Just(Target::Keep),
+    ]
+}
+
+fn policies() -> impl Strategy<Value = RoutePolicy> + Clone {
+    prop_oneof![
+        Just(RoutePolicy::default()),
+        Just(every_policy()),
+        (0..=10_000u32).prop_map(|size| RoutePolicy {
+            subset_size: Count::new("subset_size", size).unwrap(),
+            ..RoutePolicy::default()
+        }),
     ]
 }
 
@@ -148,7 +161,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
             expire,
         });
     let maybe = prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
-    let one = move |of| (Just(of), targets(), maybe.clone(), maybe.clone());
+    let policy = prop_oneof![3 => Just(None), 1 => policies().prop_map(Some)];
+    let one = move |of| (Just(of), targets(), maybe.clone(), policy.clone());
     let each = services().prop_flat_map(move |of| of.into_iter().map(&one).collect::<Vec<_>>());
     let shift = (each, changes()).prop_map(|(targets, change)| Step::Shift { targets, change });
     let to = prop_oneof![3 => Just(None), 1 => (0..6usize).prop_map(Some)];
@@ -228,15 +242,12 @@ impl Step {
                 expire: expire.iter().map(|lease| lease.expiry(registry)).collect(),
             }),
             Step::Shift { targets, change } => {
-                let shifts = targets.into_iter().map(|(of, target, expected, dark)| {
+                let shifts = targets.into_iter().map(|(of, target, expected, policy)| {
                     let mut asked = to(of, target);
                     let route = registry.service(&service(of));
                     let route = route.map_or(Revision(1), |found| found.route_revision());
                     asked.expected = expected.map(|right| Revision(route.0 + u64::from(!right)));
-                    asked.policy = dark.map(|fall_back_to_dark| RoutePolicy {
-                        fall_back_to_dark,
-                        ..RoutePolicy::default()
-                    });
+                    asked.policy = policy;
                     asked
                 });
                 shift(shifts.collect(), change)
@@ -300,6 +311,7 @@ fn check_invariants(registry: &Registry) {
         };
         let sum: u32 = view.route.weights.iter().map(|(_, weight)| weight).sum();
         assert_eq!(sum, WHOLE);
+        assert!(view.route.salt <= view.route_revision);
         for (name, weight) in view.route.weights.iter() {
             let group = service.group(name).unwrap();
             assert!(weight > 0 && group.carried && !group.retiring);
@@ -357,10 +369,28 @@ fn check_step(before: &Registry, world: &World, command: &Command, outcome: &Out
         assert_eq!(routed.effect == Effect::Changed, !world.events.is_empty());
         for change in &routed.changes {
             if routed.effect == Effect::Changed {
+                check_salt(change);
                 assert_eq!(change.revision, at);
                 assert_eq!(new[change.service.as_str()].route_revision, at);
             }
         }
+    }
+}
+
+/// A rollout draws its salt when the service leaves a single group and keeps
+/// it until one group has all.
+fn check_salt(change: &RouteChange) {
+    let (old, new) = (change.before.as_ref().unwrap(), &change.after);
+    let is_split = |route: &Route| route.weights.iter().len() > 1;
+    let expected = match (is_split(old), is_split(new)) {
+        (_, false) => Revision(0),
+        (true, true) => old.salt,
+        (false, true) => change.revision,
+    };
+    match change.restored {
+        // Its bytes are compared with those of the route it restores.
+        Some(_) => assert_eq!(is_split(new), new.salt > Revision(0)),
+        None => assert_eq!(new.salt, expected),
     }
 }
 

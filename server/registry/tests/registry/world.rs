@@ -12,6 +12,7 @@ use trimtab_registry::instance::{
 };
 use trimtab_registry::name::{Address, GroupName, InstanceId, ServiceName, Zone};
 use trimtab_registry::outcome::{Applied, Outcome, Routed};
+use trimtab_registry::policy::{Balancing, Count, OutlierPolicy, RoutePolicy, Span};
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::{Position, Revision};
 use trimtab_registry::route::{BasisPoints, Weights};
@@ -253,6 +254,33 @@ pub(crate) fn even(name: &str) -> Target {
         group: group(name),
         share: Share::Even,
     }
+}
+
+/// No field as it is by default.
+pub(crate) fn every_policy() -> RoutePolicy {
+    RoutePolicy {
+        fall_back_to_dark: true,
+        balancing: Balancing::ConsistentHash,
+        prefer_zone: true,
+        subset_size: Count::new("subset_size", 50).unwrap(),
+        warm_up: Span::from_millis("warm_up", 30_000).unwrap(),
+        outliers: OutlierPolicy {
+            disabled: true,
+            consecutive_failures: Count::new("consecutive_failures", 3).unwrap(),
+            max_ejected_percent: Count::new("max_ejected_percent", 20).unwrap(),
+            base_ejection: Span::from_millis("base_ejection", 10_000).unwrap(),
+        },
+    }
+}
+
+/// The policy alone, the weights as they are.
+pub(crate) fn policy(of: &str, policy: RoutePolicy) -> Command {
+    let keep = to(of, Target::Keep);
+    let asked = ServiceShift {
+        policy: Some(policy),
+        ..keep
+    };
+    shift(vec![asked], change())
 }
 
 pub(crate) fn rollback(of: &str, revision: Option<Revision>) -> Command {

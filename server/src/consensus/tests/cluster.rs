@@ -463,7 +463,7 @@ async fn what_is_for_another_replica_cluster_directory_or_version_is_refused() {
                 protocol: PROTOCOL + 1,
                 ..request()
             },
-            "version 2",
+            "version 3",
         ),
     ];
     for (wrong, word) in refusals {
