@@ -90,6 +90,7 @@ pub mod response_body;
 #[doc(hidden)]
 pub mod simulation;
 pub mod sticky;
+pub mod testing;
 
 mod attempt;
 mod backoff;

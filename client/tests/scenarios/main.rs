@@ -10,4 +10,5 @@ mod process;
 mod registering;
 mod registry;
 mod shrinking;
+mod testkit;
 mod watching;
