@@ -174,13 +174,20 @@ impl Registrar {
     }
 
     async fn drain(&mut self, run: u64) {
-        let laggards = match self.held.take() {
-            Some(held) => {
-                let drained = held.registration.drain(self.drain_within).await;
-                drained.map(|drained| drained.laggards)
-            }
-            None => Ok(Vec::new()),
+        let Some(held) = self.held.take() else {
+            return self.tell(run, News::Drained(Ok(Vec::new()))).await;
         };
+        let drain = held.registration.drain(self.drain_within);
+        tokio::pin!(drain);
+        let drained = tokio::select! {
+            drained = &mut drain => drained,
+            _ = self.wanted.changed() => {
+                // Looked at next.
+                self.wanted.mark_changed();
+                return;
+            }
+        };
+        let laggards = drained.map(|drained| drained.laggards);
         let laggards = laggards.map_err(|error| error.to_string());
         self.tell(run, News::Drained(laggards)).await;
     }
