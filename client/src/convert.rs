@@ -226,6 +226,66 @@ mod tests {
     }
 
     #[test]
+    fn a_view_without_a_policy_has_the_documented_defaults() {
+        let view = view_from_wire(&update(&sample())).unwrap();
+        assert_eq!((view.policy, view.salt), (Policy::default(), 0));
+        let outliers = view.policy.outliers;
+        assert!(outliers.enabled);
+        assert_eq!(outliers.consecutive_failures, 5);
+        assert_eq!(outliers.max_ejected_percent, 10);
+        assert_eq!(outliers.base_ejection, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_policy_comes_back_as_it_was_sent() {
+        let policy = Policy {
+            fall_back_to_dark: true,
+            balancing: Balancing::ConsistentHash,
+            prefer_zone: true,
+            subset_size: NonZeroU32::new(7),
+            warm_up: Duration::from_millis(1_500),
+            outliers: OutlierPolicy {
+                enabled: false,
+                consecutive_failures: 3,
+                max_ejected_percent: 50,
+                base_ejection: Duration::from_secs(10),
+            },
+        };
+        assert_eq!(policy_from_wire(&policy_to_wire(&policy)), policy);
+        let default = Policy::default();
+        assert_eq!(policy_from_wire(&policy_to_wire(&default)), default);
+    }
+
+    #[test]
+    fn what_another_version_says_beyond_the_bounds_is_brought_into_them() {
+        let endless = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let policy = policy_from_wire(&wire::RoutePolicy {
+            balancing: 99,
+            subset_size: u32::MAX,
+            warm_up: endless(i64::MAX),
+            outliers: Some(wire::OutlierPolicy {
+                disabled: false,
+                consecutive_failures: u32::MAX,
+                max_ejected_percent: u32::MAX,
+                base_ejection: endless(i64::MAX),
+            }),
+            ..Default::default()
+        });
+        assert_eq!(policy.balancing, Balancing::LeastLoaded);
+        assert_eq!(policy.subset_size, NonZeroU32::new(SUBSET_SIZE_MAX));
+        assert_eq!(policy.warm_up, WARM_UP_MAX);
+        let outliers = policy.outliers;
+        assert_eq!(outliers.consecutive_failures, CONSECUTIVE_FAILURES_MAX);
+        assert_eq!(outliers.max_ejected_percent, 100);
+        assert_eq!(outliers.base_ejection, BASE_EJECTION_MAX);
+        let negative = policy_from_wire(&wire::RoutePolicy {
+            warm_up: endless(-1),
+            ..Default::default()
+        });
+        assert_eq!(negative.warm_up, Duration::ZERO);
+    }
+
+    #[test]
     fn damage_is_noticed() {
         let mut damaged = update(&sample());
         let mut bytes = damaged.view.to_vec();

@@ -14,5 +14,6 @@ mod guards;
 mod latencies;
 mod liveness;
 mod members;
+mod policy;
 mod recovery;
 mod watching;
