@@ -19,8 +19,8 @@ use crate::settings;
 use crate::table::{Cell, FAINT, NOTICE, PLAIN, Table};
 
 /// How often the policy is read anew when somebody else changed the route
-/// between reading and writing.
-const ATTEMPTS_MAX: u32 = 5;
+/// between reading and writing: enough for as many who do it at once.
+const ATTEMPTS_MAX: u32 = 10;
 
 pub(crate) const EXAMPLES: &str = "\
 Without a setting it shows what is. What is set holds for all groups of the service and reaches

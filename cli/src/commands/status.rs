@@ -27,13 +27,14 @@ const QUESTIONS_IN_FLIGHT: usize = 16;
 const ERROR_RATE_BAD: f64 = 0.01;
 
 pub(crate) const EXAMPLES: &str = "\
-Shares, errors and latency are what callers reported over the last seconds; `intended` is what the
-route says. Callers are confirmed when they use the route shown.
+Shares, errors and latencies are what callers reported over the last seconds; `intended` is what the
+route says. Half of the calls ended within P50, all but one in a hundred within P99, give or take a
+third. Callers are confirmed when they use the route shown.
 
 Examples:
   trimtab status                              one line for each service
   trimtab status catalog                      its groups
-  trimtab status catalog --output json | jq '.groups[] | {name, errors, calls}'";
+  trimtab status catalog --output json | jq '.groups[] | {name, errors, latency_p99_ms}'";
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -168,7 +169,6 @@ fn group_table(groups: &[GroupStatus]) -> String {
         ">OBSERVED",
         ">CALLS",
         ">ERRORS",
-        ">MEAN",
         ">P50",
         ">P99",
         "LAST CALL",
@@ -191,7 +191,6 @@ fn group_table(groups: &[GroupStatus]) -> String {
                 .into(),
             count(group.calls).into(),
             error_cell(group.calls, group.errors),
-            latency_cell(group.latency_mean),
             latency_cell(group.latency_p50),
             latency_cell(group.latency_p99),
             group
@@ -310,10 +309,10 @@ mod tests {
             "\
 catalog: v41 99%, v42 1%, revision 8815, route of 8812
 1,203 of 1,204 callers use this route; observed over 10.0 s
-GROUP  STATE   READY  SUSPECT  OTHER  INTENDED  OBSERVED  CALLS  ERRORS     MEAN      P50      P99  LAST CALL
-v41    active      4        0      0       99%       99%  9,900   0.00%  1.23 ms  0.95 ms  7.80 ms  2.0 ms ago
-v42    active      4        0      0        1%        1%    100  50.00%  1.23 ms  0.95 ms  7.80 ms  2.0 ms ago
-v43    dark        4        0      0        0%         -      0       -        -        -        -  never
+GROUP  STATE   READY  SUSPECT  OTHER  INTENDED  OBSERVED  CALLS  ERRORS      P50      P99  LAST CALL
+v41    active      4        0      0       99%       99%  9,900   0.00%  0.95 ms  7.80 ms  2.0 ms ago
+v42    active      4        0      0        1%        1%    100  50.00%  0.95 ms  7.80 ms  2.0 ms ago
+v43    dark        4        0      0        0%         -      0       -        -        -  never
 note: replica 3 does not answer, its callers are not counted
 alarm: v42 fails
 "

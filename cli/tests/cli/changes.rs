@@ -136,6 +136,30 @@ fn a_policy_is_shown_changed_and_told() {
     );
 }
 
+/// Whoever was late reads anew: nobody undoes what another has set.
+#[test]
+fn settings_that_are_changed_at_once_all_hold() {
+    let (registry, _held) = registry();
+    let settings = [
+        ["--balancing", "round-robin"],
+        ["--prefer-zone", "on"],
+        ["--subset", "50"],
+        ["--warm-up", "30s"],
+        ["--ejection", "10s"],
+    ];
+    let asked =
+        settings.map(|[flag, value]| registry.start_command(&["policy", "catalog", flag, value]));
+    for mut one in asked {
+        assert_eq!(one.ended(), Some(0));
+    }
+    let policy = registry.json(&["policy", "catalog"])["policy"].clone();
+    assert_eq!(policy["balancing"], "round-robin");
+    assert_eq!(policy["prefer_zone"], true);
+    assert_eq!(policy["subset_size"], 50);
+    assert_eq!(policy["warm_up_ms"], 30_000.0);
+    assert_eq!(policy["outliers"]["base_ejection_ms"], 10_000.0);
+}
+
 #[test]
 fn a_policy_out_of_range_is_refused_with_field_value_and_rule() {
     let (registry, _held) = registry();

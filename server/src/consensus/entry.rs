@@ -30,7 +30,9 @@ pub enum EntryError {
         what: &'static str,
     },
     /// Written by a version that this one does not know.
-    #[error("{what} has format version {found}, this version reads {FORMAT_VERSION}")]
+    #[error(
+        "{what} has format version {found}, this version reads {FORMAT_VERSION}; run the version of trimtab that wrote it"
+    )]
     UnknownVersion {
         /// What was to be read.
         what: &'static str,
