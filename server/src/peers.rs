@@ -118,6 +118,18 @@ struct Known {
     flags: BTreeMap<u64, String>,
 }
 
+/// What a replica's word on where it is changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    /// A member speaks for itself again, after another under its id.
+    Back,
+    /// A member is somewhere else.
+    Moved,
+    /// Someone who is not known as a member.
+    Guest,
+}
+
 /// One other replica.
 #[derive(Clone, Debug)]
 struct Peer {
@@ -128,6 +140,26 @@ struct Peer {
     /// For snapshots and calls.
     calls: PeerClient<Channel>,
     channel: Channel,
+}
+
+impl Known {
+    fn news_of(&self, id: u64, contact: &Contact, leads: bool) -> News {
+        let guest = self.guests.get(&id);
+        let is_new = guest.is_none_or(|guest| guest.contact != *contact);
+        match self.members.get(&id) {
+            Some(member) if member.contact.disk_id == contact.disk_id => {
+                match (member.contact.address == contact.address, guest) {
+                    (false, _) => News::Moved,
+                    (true, Some(_)) => News::Back,
+                    (true, None) => News::Nothing,
+                }
+            }
+            // Another data directory's word says nothing of the member.
+            Some(_) if leads && is_new => News::Guest,
+            None if is_new => News::Guest,
+            Some(_) | None => News::Nothing,
+        }
+    }
 }
 
 impl Peers {
@@ -188,44 +220,42 @@ impl Peers {
     }
 
     /// A replica said where it is: a member that moved, or one that is not
-    /// known yet.
-    pub fn meet(&self, id: u64, contact: Contact) {
+    /// known yet. `leads`: it speaks as a leader, and gets answers even when
+    /// the member of its id is known by another data directory.
+    pub fn meet(&self, id: u64, contact: Contact, leads: bool) {
         let is_own = id == self.inner.own.id || contact.disk_id == self.inner.own.contact.disk_id;
-        if is_own || contact.address.is_empty() || !self.is_news(&self.read(), id, &contact) {
+        let news = |known: &Known| known.news_of(id, &contact, leads);
+        if is_own || contact.address.is_empty() || news(&self.read()) == News::Nothing {
             return;
         }
         let _within = self.inner.runtime.enter();
         let mut known = self.write();
-        if !self.is_news(&known, id, &contact) {
-            return;
-        }
-        let Some(peer) = Peer::new(id, contact.clone()) else {
-            return;
-        };
-        tracing::info!(peer = id, address = contact.address, "a replica is here");
-        if known.members.contains_key(&id) {
-            known.told.insert(id, contact);
-            known.members.insert(id, peer);
-        } else {
-            if known.guests.len() >= GUESTS_MAX {
-                known.guests.pop_first();
+        match news(&known) {
+            News::Nothing => return,
+            News::Back => {
+                known.guests.remove(&id);
             }
-            known.guests.insert(id, peer);
+            News::Moved => {
+                let Some(peer) = Peer::new(id, contact.clone()) else {
+                    return;
+                };
+                tracing::info!(peer = id, address = contact.address, "a member is here");
+                known.guests.remove(&id);
+                known.told.insert(id, contact);
+                known.members.insert(id, peer);
+            }
+            News::Guest => {
+                let Some(peer) = Peer::new(id, contact.clone()) else {
+                    return;
+                };
+                tracing::info!(peer = id, address = contact.address, "a replica is here");
+                if known.guests.len() >= GUESTS_MAX {
+                    known.guests.pop_first();
+                }
+                known.guests.insert(id, peer);
+            }
         }
         self.inner.changes.fetch_add(1, Ordering::Release);
-    }
-
-    fn is_news(&self, known: &Known, id: u64, contact: &Contact) -> bool {
-        match known.members.get(&id) {
-            // Another data directory's word says nothing of the member.
-            Some(peer) => {
-                peer.contact.disk_id == contact.disk_id && peer.contact.address != contact.address
-            }
-            None => known
-                .guests
-                .get(&id)
-                .is_none_or(|peer| peer.contact != *contact),
-        }
     }
 
     /// The ids of the other members.
@@ -379,10 +409,10 @@ impl Peers {
             .ok_or(PeerError::Unknown { id })
     }
 
-    /// A member, or someone who wrote without being known as one.
+    /// Someone who wrote without being known as a member, or a member.
     fn correspondent(&self, id: u64) -> Option<Peer> {
         let known = self.read();
-        let peer = known.members.get(&id).or_else(|| known.guests.get(&id));
+        let peer = known.guests.get(&id).or_else(|| known.members.get(&id));
         peer.cloned()
     }
 

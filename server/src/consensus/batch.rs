@@ -60,9 +60,7 @@ pub struct Effects {
     pub role_changed: bool,
     /// The members are not who they were.
     pub members_changed: bool,
-    /// Changes of members that were applied, and where. A change that moves a
-    /// vote from one member to another is over when
-    /// [`super::replica::Replica::is_changing`] no longer holds.
+    /// Changes of members that are over, and where they were applied.
     pub changed: Vec<(ProposalId, u64)>,
 }
 

@@ -165,6 +165,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             members: Arc::clone(replica.members()),
             dropped_messages: 0,
             halted: None,
+            removed: replica.is_removed(),
             fatal: None,
         };
         if let Some(halt) = &self.halted {

@@ -51,7 +51,7 @@ pub enum Input {
     Report(Report),
     /// What came of a snapshot that was due.
     Encoded(Result<Snapshot, FatalError>),
-    /// Another replica has it from the log that this one was removed: end.
+    /// This replica was removed, and nobody needs it any more: end.
     Removed,
     /// Hand over leadership and end.
     Stop,

@@ -15,6 +15,7 @@ mod encoder;
 pub mod engine;
 pub mod entry;
 pub mod error;
+pub mod farewell;
 pub mod forward;
 pub mod founding;
 pub mod handle;

@@ -84,7 +84,7 @@ impl Pending {
         self.changes.insert(id.sequence, reply);
     }
 
-    /// Some replica's change of members was applied.
+    /// Some replica's change of members is over.
     pub(super) fn changed(&mut self, id: ProposalId, index: u64) {
         if id.incarnation != self.incarnation {
             return;

@@ -36,6 +36,7 @@ const TRAILING_BYTES_MAX: u64 = 16 << 20;
 mod changes;
 mod snapshots;
 
+use changes::Unsettled;
 use snapshots::read_snapshot;
 
 /// One replica: Raft, its log, and what the log makes: registry and members.
@@ -54,6 +55,15 @@ pub struct Replica {
     /// that the change before was committed, or it would count votes by
     /// members of long ago.
     hard_state: HardState,
+    /// The commit index that is on disk.
+    saved_commit: u64,
+    /// A change of members was committed and is not on disk as such, and these
+    /// messages, which may tell of it, wait until it is.
+    held: Vec<Message>,
+    owes_commit: bool,
+    /// A change of members that this leader has applied and the others may not
+    /// know of.
+    unsettled: Option<Unsettled>,
     round: Option<Round>,
     /// As last reported.
     standing: Standing,
@@ -104,12 +114,17 @@ impl Replica {
             hearing: Hearing::new(config.election_ticks),
             snapshot_every: config.snapshot_every.max(1),
             trailing_entries: config.trailing_entries,
+            saved_commit: hard_state.commit,
             hard_state,
+            held: Vec::new(),
+            owes_commit: false,
+            unsettled: None,
             round: None,
             standing,
             log_bytes_since_snapshot,
         };
-        replica.set_membership(state.membership)?;
+        replica.set_membership(state.membership);
+        replica.must_be_member()?;
         Ok(replica)
     }
 
@@ -152,7 +167,12 @@ impl Replica {
         // said must not count for the next one, however long it waited.
         match self.membership().get(from) {
             Some(member) if member.disk_id != disk_id => {
-                return Err(MessageError::Impostor { from, disk_id }.into());
+                // Only that of a leader is taken. It leads whoever it is, and
+                // it may have become a member, in another's place, while this
+                // replica was away.
+                if !is_of_leader(message.get_msg_type()) {
+                    return Err(MessageError::Impostor { from, disk_id }.into());
+                }
             }
             Some(_) => self.hearing.hear(from),
             None => {}
@@ -258,7 +278,8 @@ impl Replica {
 
     /// The next round's work, if there is any and the last one was saved.
     pub fn next_batch(&mut self) -> Option<Batch> {
-        if self.round.is_some() || !self.node.has_ready() {
+        let has_work = self.node.has_ready() || self.owes_commit;
+        if self.round.is_some() || !has_work {
             return None;
         }
         let mut ready = self.node.ready();
@@ -269,19 +290,23 @@ impl Replica {
         let snapshot = Some(ready.snapshot())
             .filter(|snapshot| !snapshot.is_empty())
             .cloned();
-        // Whoever it removes may be gone for good as soon as it hears of it:
-        // were it forgotten here by then, it would be asked for its vote.
-        let decides_members = (ready.committed_entries().iter())
-            .any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        let decides_members = self.owes_commit || self.decides_members(ready.committed_entries());
         let save = (ready.must_sync() || decides_members).then(|| Save {
             snapshot: snapshot.clone(),
             entries: entries.clone(),
             hard_state: self.hard_state.clone(),
         });
+        if save.is_some() {
+            self.saved_commit = self.hard_state.commit;
+            self.owes_commit = false;
+        }
         let mut messages = ready.take_messages();
         let mut messages_after_save = ready.take_persisted_messages();
         if decides_members {
-            messages_after_save.splice(0..0, messages.drain(..));
+            let first = mem::take(&mut self.held)
+                .into_iter()
+                .chain(messages.drain(..));
+            messages_after_save.splice(0..0, first);
         }
         let batch = Batch {
             messages,
@@ -294,6 +319,20 @@ impl Replica {
             entries,
         });
         Some(batch)
+    }
+
+    /// Whether a change of members is committed, among `committed` or further
+    /// on, that is not on disk as such. Whoever it removes may be gone for
+    /// good soon after it hears of it: were it forgotten here by then, it
+    /// would be asked for its vote.
+    fn decides_members(&self, committed: &[Entry]) -> bool {
+        let not_saved = self.saved_commit + 1..=self.hard_state.commit;
+        let leads = self.node.raft.state == StateRole::Leader;
+        let is_change = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        leads && not_saved.contains(&self.node.raft.pending_conf_index)
+            || committed
+                .iter()
+                .any(|it| is_change(it) && not_saved.contains(&it.index))
     }
 
     /// The last batch is durable: goes on from there, and applies what is
@@ -325,6 +364,10 @@ impl Replica {
         }
         effects.messages = light.take_messages();
         committed.append(&mut light.take_committed_entries());
+        if self.decides_members(&committed) {
+            self.owes_commit = true;
+            self.held.append(&mut effects.messages);
+        }
         for entry in committed {
             applied = Some(entry.index);
             self.apply(entry, &mut effects)?;
@@ -332,6 +375,10 @@ impl Replica {
         if let Some(applied) = applied {
             self.node.advance_apply_to(applied);
         }
+        if self.is_removed() {
+            self.step_down(&mut effects);
+        }
+        self.settle(&mut effects);
         effects.reads = reads
             .into_iter()
             .filter_map(|read| {
@@ -444,6 +491,15 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// Whether only a leader sends such a message: it counts by its term, not by
+/// who its sender is.
+pub fn is_of_leader(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+    )
 }
 
 /// What of a replica's part others act on.

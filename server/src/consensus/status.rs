@@ -53,6 +53,8 @@ pub struct ConsensusStatus {
     /// does not: what failed, what is served meanwhile. `leader_id` is then who
     /// was heard as a leader.
     pub halted: Option<String>,
+    /// It was removed, and goes on only until enough of the others know it.
+    pub removed: bool,
     /// Why the replica stopped for good, when it has.
     pub fatal: Option<String>,
 }

@@ -240,6 +240,7 @@ mod tests {
             members: Default::default(),
             dropped_messages: 0,
             halted: None,
+            removed: false,
             fatal: None,
         };
         alarms(&consensus, replicas)

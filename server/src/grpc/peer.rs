@@ -9,7 +9,7 @@ use trimtab_proto::internal::v1::peer_server::Peer;
 use trimtab_proto::internal::v1::{
     InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
     ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
-    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse, Voter,
     WatcherState,
 };
 use trimtab_registry::command::SERVICES_PER_CHANGE_MAX;
@@ -200,11 +200,23 @@ impl Peer for PeerService {
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let handle = &self.context.handle;
         let own = self.context.peers.own();
-        let members = Arc::clone(&handle.status().borrow().members);
+        let (members, applied_index) = {
+            let status = handle.status();
+            let status = status.borrow();
+            (Arc::clone(&status.members), status.applied)
+        };
         let membership = &members.membership;
         // What the log says, which is what the founders agreed on.
         let address = membership.get(own.id).map(|it| it.address.clone());
         let known = membership.get(asker.replica_id);
+        let voters = members.roles.voters.iter().filter_map(|id| {
+            let address = membership.get(*id)?.address.clone();
+            let replica_id = *id;
+            Some(Voter {
+                replica_id,
+                address,
+            })
+        });
         Ok(Response::new(IntroduceResponse {
             protocol: protocol::PROTOCOL,
             replica_id: own.id,
@@ -214,6 +226,8 @@ impl Peer for PeerService {
             founders: Vec::new(),
             known_disk: known.map_or(0, |member| member.disk_id),
             removed: membership.was_removed(asker.disk_id),
+            voters: voters.collect(),
+            applied_index,
         }))
     }
 

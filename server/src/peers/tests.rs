@@ -69,9 +69,9 @@ async fn flags_count_more_than_the_log_and_a_members_own_word_more_than_both() {
     peers.follow(logged());
     assert_eq!(peers.address(2).as_deref(), Some("127.0.0.1:22"));
     // Another data directory's word is not the member's.
-    peers.meet(2, contact("127.0.0.1:99", 99));
+    peers.meet(2, contact("127.0.0.1:99", 99), false);
     assert_eq!(peers.address(2).as_deref(), Some("127.0.0.1:22"));
-    peers.meet(2, contact("127.0.0.1:222", 12));
+    peers.meet(2, contact("127.0.0.1:222", 12), false);
     assert_eq!(peers.address(2).as_deref(), Some("127.0.0.1:222"));
     peers.follow(logged());
     assert_eq!(peers.address(2).as_deref(), Some("127.0.0.1:222"));
@@ -80,15 +80,35 @@ async fn flags_count_more_than_the_log_and_a_members_own_word_more_than_both() {
 #[tokio::test]
 async fn whoever_is_no_member_yet_is_answered_but_not_counted() {
     let peers = peers("127.0.0.1:2");
-    peers.meet(4, contact("127.0.0.1:4", 14));
+    peers.meet(4, contact("127.0.0.1:4", 14), false);
     assert_eq!(peers.ids(), [2]);
     assert!(peers.correspondent(4).is_some());
     for id in 100..200 {
-        peers.meet(id, contact("127.0.0.1:4", id));
+        peers.meet(id, contact("127.0.0.1:4", id), false);
     }
     assert_eq!(peers.read().guests.len(), GUESTS_MAX);
     let members = [(199, contact("127.0.0.1:4", 199))];
     peers.follow(members.into_iter());
     assert_eq!(peers.ids(), [199]);
     assert!(!peers.read().guests.contains_key(&199));
+}
+
+#[tokio::test]
+async fn a_leader_on_another_disk_than_its_members_is_answered_there() {
+    let peers = peers("127.0.0.1:2");
+    let answered = |peers: &Peers| peers.correspondent(2).map(|peer| peer.contact);
+    // It leads, and this replica has not heard yet how it came to.
+    let there = contact("127.0.0.1:99", 99);
+    peers.meet(2, there.clone(), true);
+    assert_eq!(answered(&peers), Some(there.clone()));
+    assert_eq!(peers.address(2).as_deref(), Some("127.0.0.1:2"));
+    // The member speaks for itself.
+    let member = contact("127.0.0.1:2", 12);
+    peers.meet(2, member.clone(), false);
+    assert_eq!(answered(&peers), Some(member));
+    // The log says it, too.
+    peers.meet(2, there.clone(), true);
+    peers.follow([(2, there.clone())].into_iter());
+    assert_eq!(answered(&peers), Some(there));
+    assert!(peers.read().guests.is_empty());
 }

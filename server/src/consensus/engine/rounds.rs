@@ -93,6 +93,11 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 learners = ?members.roles.learners,
                 "members changed"
             );
+            if self.replica.is_removed() {
+                tracing::warn!(
+                    "this replica was removed; it stops when a majority of the others know that"
+                );
+            }
         }
         for (mark, index) in effects.changed {
             self.pending.changed(mark, index);

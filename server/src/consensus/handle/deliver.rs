@@ -9,6 +9,7 @@ use trimtab_proto::internal::v1::{Message, RaftRequest};
 use super::super::error::DeliverError;
 use super::super::input::Input;
 use super::super::message::{MessageError, from_wire};
+use super::super::replica::is_of_leader;
 use super::{Handle, RETRY_PAUSE};
 use crate::peers::{Contact, protocol};
 
@@ -76,13 +77,12 @@ impl Handle {
             .map(|message| self.convert(from, message))
             .collect::<Result<Vec<_>, _>>()?;
         let count = messages.len() as u64;
-        self.inner.peers.meet(
-            from,
-            Contact {
-                address: request.from_address,
-                disk_id: request.from_disk,
-            },
-        );
+        let leads = messages.iter().any(|it| is_of_leader(it.get_msg_type()));
+        let contact = Contact {
+            address: request.from_address,
+            disk_id: request.from_disk,
+        };
+        self.inner.peers.meet(from, contact, leads);
         let input = Input::Step {
             from_disk: request.from_disk,
             messages,

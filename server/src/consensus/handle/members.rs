@@ -11,7 +11,7 @@ use super::{Handle, LEADER_TIMEOUT, OUTCOME_TIMEOUT};
 
 impl Handle {
     /// Changes the members, if this replica leads; false when they were so
-    /// already. When it returns, the change is over on this replica.
+    /// already. When it returns, a majority of the voters know that it is made.
     ///
     /// # Errors
     ///
@@ -34,11 +34,10 @@ impl Handle {
         let Some(index) = applied else {
             return Ok(false);
         };
+        // What is told of the members is read from there.
         let mut status = self.inner.status.clone();
-        let is_over = |status: &ConsensusStatus| {
-            status.applied >= index && !status.members.is_between() || status.fatal.is_some()
-        };
-        match timeout_at(deadline, status.wait_for(is_over)).await {
+        let is_shown = |status: &ConsensusStatus| status.applied >= index || status.fatal.is_some();
+        match timeout_at(deadline, status.wait_for(is_shown)).await {
             Ok(_) => Ok(true),
             Err(_) => Err(unknown()),
         }
@@ -73,8 +72,7 @@ impl Handle {
         leader.ok_or(HandOverError::NotTaken { to, after })
     }
 
-    /// Another replica has it from the log that this one was removed: it
-    /// stops.
+    /// This replica was removed, and nobody needs it any more: it stops.
     pub fn removed(&self) {
         // If the queue is full it is told again.
         let _ = self.inner.inputs.try_send(Input::Removed);

@@ -1,9 +1,15 @@
 //! Changes of members: judged by the leader, applied by everyone.
 //!
-//! [`Replica::propose_change`] takes one at a time. It is over when it is
-//! applied and [`Replica::is_changing`] no longer holds: moving a vote from
-//! one member to another goes through a state in which both the old and the
-//! new voters must agree, which the leader, or the next one, ends by itself.
+//! [`Replica::propose_change`] takes one at a time. Moving a vote from one
+//! member to another goes through a state in which both the old and the new
+//! voters must agree, which the leader, or the next one, ends by itself.
+//!
+//! A change is over when a majority of the new voters know on their disks that
+//! it was made. Whoever does not know it counts votes by the members before:
+//! were the leader lost, which the new members can bear, the others might not
+//! be enough by the old ones. So the leader, as soon as it has applied a change,
+//! appends an entry that carries nothing; whoever stores it stores with it that
+//! all before is committed, and it is committed when a majority has.
 
 use raft::eraftpb::{ConfChangeType, Entry, EntryType, Message, MessageType};
 
@@ -12,6 +18,15 @@ use super::super::change::{
 };
 use super::super::membership::MEMBERS_MAX;
 use super::*;
+
+/// See [`Replica::settle`].
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    /// Whose change it is, and where it was applied.
+    marks: Vec<(ProposalId, u64)>,
+    /// The entry after it.
+    settled_by: Option<u64>,
+}
 
 impl Replica {
     /// The members, and which of them vote.
@@ -36,11 +51,11 @@ impl Replica {
 
     /// Whether a change of members is under way, or, on a new leader, may be.
     pub fn is_changing(&self) -> bool {
-        self.node.raft.has_pending_conf() || self.members.is_between()
+        self.node.raft.has_pending_conf() || self.members.is_between() || self.unsettled.is_some()
     }
 
     /// Appends a change of members. It comes back in
-    /// [`Effects::changed`] under this mark when it is applied, unless this
+    /// [`Effects::changed`] under this mark when it is over, unless this
     /// replica loses the leadership first.
     ///
     /// # Errors
@@ -267,26 +282,83 @@ impl Replica {
         if let Some(flaw) = membership.flaw(&roles) {
             return Err(misfit(flaw));
         }
-        self.set_membership(membership)?;
+        self.set_membership(membership);
         effects.members_changed = true;
-        let mark = ProposalId::from_bytes(&entry.context);
-        effects.changed.extend(mark.map(|mark| (mark, index)));
+        if self.role() == Role::Leader {
+            let mark = ProposalId::from_bytes(&entry.context);
+            let unsettled = self.unsettled.get_or_insert_default();
+            unsettled.marks.extend(mark.map(|mark| (mark, index)));
+            unsettled.settled_by = None;
+        }
         Ok(())
     }
 
-    /// The members are these now. Ends the replica when it is none of them:
-    /// Raft must not go on with a leader that it does not count.
-    pub(super) fn set_membership(&mut self, membership: Membership) -> Result<(), FatalError> {
+    /// Sees to it that a majority of the voters know of the change that this
+    /// leader has applied. A new leader needs no more than its first entry,
+    /// which comes after what it had applied by then.
+    pub(super) fn settle(&mut self, effects: &mut Effects) {
+        let leads = self.role() == Role::Leader;
+        let is_between = self.members.is_between();
+        let applied = self.applied();
+        match &mut self.unsettled {
+            Some(_) if !leads => self.unsettled = None,
+            Some(unsettled) if unsettled.settled_by.is_none() && !is_between => {
+                let mut message = Message::default();
+                message.set_msg_type(MessageType::MsgPropose);
+                message.from = self.node.raft.id;
+                message.set_entries(vec![Entry::default()]);
+                // Refused while leadership is handed over; then the next one sees to it.
+                if self.node.step(message).is_ok() {
+                    unsettled.settled_by = Some(self.node.raft.raft_log.last_index());
+                }
+            }
+            Some(unsettled) if unsettled.settled_by.is_some_and(|by| by <= applied) => {
+                effects.changed.append(&mut unsettled.marks);
+                self.unsettled = None;
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// A leader that was removed leads no more: Raft cannot go on with one
+    /// that it does not count. It has another ask for votes, and gives its own
+    /// as long as it is here.
+    pub(super) fn step_down(&mut self, effects: &mut Effects) {
+        if self.role() != Role::Leader {
+            return;
+        }
+        let resignation = self.resignation();
+        let said = match self.owes_commit {
+            true => &mut self.held,
+            false => &mut effects.messages,
+        };
+        said.extend(resignation);
+        let term = self.term();
+        self.node.raft.become_follower(term, 0);
+    }
+
+    /// The members are these now.
+    pub(super) fn set_membership(&mut self, membership: Membership) {
         self.node.mut_store().set_joined(membership.since());
         self.hearing.retain(|id| membership.get(id).is_some());
-        let id = self.id();
-        let is_waiting = membership.is_empty();
-        let is_member = membership.has(id, self.disk_id);
         let roles = self.node.raft.prs().conf().to_conf_state();
         self.members = Arc::new(Members::new(membership, roles));
-        match is_member || is_waiting {
-            true => Ok(()),
-            false => Err(FatalError::Removed { id }),
+    }
+
+    /// Whether it was removed. It goes on as far as the others need it, and
+    /// ends when it is told to ([`super::super::farewell`]).
+    pub fn is_removed(&self) -> bool {
+        let membership = self.membership();
+        !membership.is_empty() && !membership.has(self.id(), self.disk_id)
+    }
+
+    /// Ends the replica when a snapshot does not name it: Raft must not go on
+    /// with a leader that it does not count.
+    pub(super) fn must_be_member(&self) -> Result<(), FatalError> {
+        let id = self.id();
+        match self.is_removed() {
+            true => Err(FatalError::Removed { id }),
+            false => Ok(()),
         }
     }
 }

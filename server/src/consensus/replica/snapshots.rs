@@ -9,7 +9,8 @@ impl Replica {
         let is_due = since >= self.snapshot_every
             || self.log_bytes_since_snapshot >= LOG_BYTES_MAX
             || self.node.store().is_newer_wanted();
-        if !is_due || since == 0 || self.round.is_some() {
+        // Of one that was removed only the log says what it knows to the end.
+        if !is_due || since == 0 || self.round.is_some() || self.is_removed() {
             return None;
         }
         Some(SnapshotJob {
@@ -57,7 +58,8 @@ impl Replica {
         self.registry = state.registry;
         self.log_bytes_since_snapshot = 0;
         self.node.mut_store().install(snapshot);
-        self.set_membership(state.membership)
+        self.set_membership(state.membership);
+        self.must_be_member()
     }
 }
 

@@ -3,10 +3,12 @@
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::super::batch::Decided;
 use super::super::change::HandOverError;
 use super::super::entry::encode_command;
+use super::super::farewell::{Farewell, Word};
 use super::super::founding::{founding, joining};
 use super::super::log::Place;
 use super::super::testing;
@@ -210,12 +212,41 @@ impl Cluster {
             member.role_changes += usize::from(effects.role_changed);
             member.changed.extend(effects.changed);
         }
+        if member.replica.is_removed() {
+            self.say_farewell(id);
+        }
+        let member = self.members.get_mut(&id).expect("a member");
         if let Some(job) = member.replica.due_snapshot() {
             let snapshot = job.run().expect("encodes");
             let compaction = member.replica.compaction(snapshot).expect("fits");
             let compaction = compaction.expect("is the newest");
             member.disk.compact(&compaction);
             member.replica.compacted(compaction);
+        }
+    }
+
+    /// A removed replica asks the others whether they need it.
+    fn say_farewell(&mut self, id: u64) {
+        let disk_id = self.configs[&id].disk_id;
+        let knows = |other: &u64| {
+            let seat = self.members.get(other).filter(|it| it.ended.is_none());
+            let is_cut = self.cut.contains(&(id, *other)) || self.cut.contains(&(*other, id));
+            !is_cut && seat.is_some_and(|it| it.replica.membership().was_removed(disk_id))
+        };
+        let mut farewell = Farewell::default();
+        for from in self.members.keys().copied().filter(knows) {
+            let replica = &self.members[&from].replica;
+            let voters = replica.members().roles.voters.iter();
+            let word = Word {
+                from,
+                applied: replica.applied(),
+                voters: voters.map(|id| (*id, String::new())).collect(),
+            };
+            farewell.heard(word, Duration::ZERO);
+        }
+        if farewell.is_over(Duration::ZERO) {
+            let seat = self.members.get_mut(&id).expect("a member");
+            seat.ended = Some(FatalError::Removed { id });
         }
     }
 

@@ -231,18 +231,113 @@ fn a_leader_that_finds_itself_removed_stops_and_the_others_go_on() {
     cluster.deliver_some(4);
     cluster.isolate(1);
     for _ in 0..TICKS_MAX {
-        if cluster.ended(2).is_some() {
+        if cluster.at(2).is_removed() {
             break;
         }
         cluster.tick(1);
     }
-    assert_eq!(cluster.ended(2), Some(&FatalError::Removed { id: 2 }));
+    // Without it neither of the others could be elected, were 3 lost.
+    assert!(cluster.at(2).is_removed());
+    assert_eq!(cluster.ended(2), None);
     cluster.heal();
     cluster.tick(60);
+    assert_eq!(cluster.ended(2), Some(&FatalError::Removed { id: 2 }));
     let leader = cluster.tick_until_led_by(&[1, 3]);
     cluster.propose_all(leader, 1..=1);
     cluster.agree();
     assert_eq!(cluster.voters(leader), [1, 3]);
+}
+
+#[test]
+fn a_leader_that_removed_itself_stays_until_the_others_can_go_on_without_it() {
+    let mut cluster = Cluster::new(2, 1_000, 100);
+    cluster.elect(2);
+    cluster.learner(2, 3);
+    assert_eq!(cluster.ask(2, &replace(1, 3)), Ok(Proposed::Taken));
+    while cluster.at(2).roles().voters_outgoing.is_empty() {
+        cluster.deliver_some(1);
+    }
+    // All have what ends the change, and nobody hears that all have it.
+    cluster.cut.insert((3, 2));
+    cluster.tick(3);
+    cluster.heal();
+    // The one that is to go comes to lead, and ends what the other began.
+    let resignation = cluster.at(2).resignation().expect("it leads");
+    let to_first = Message {
+        to: 1,
+        ..resignation
+    };
+    cluster.at(1).step(12, to_first).expect("is taken");
+    for _ in 0..DELIVERIES_MAX {
+        if cluster.at(1).is_removed() {
+            break;
+        }
+        cluster.deliver_some(1);
+    }
+    assert!(cluster.at(1).is_removed());
+    for id in [2, 3] {
+        assert!(!cluster.at(id).membership().was_removed(11), "{id}");
+    }
+    // What it said is lost, and all forget what they may.
+    cluster.on_the_way.clear();
+    for id in [1, 2, 3] {
+        cluster.restart(id);
+    }
+    let leader = cluster.tick_until_led_by(&[2, 3]);
+    cluster.propose_all(leader, 1..=1);
+    cluster.tick(5);
+    assert_eq!(cluster.voters(leader), [2, 3]);
+    assert_eq!(cluster.ended(1), Some(&FatalError::Removed { id: 1 }));
+}
+
+#[test]
+fn once_a_change_is_over_the_others_can_bear_what_they_should_without_the_leader() {
+    let mut cluster = Cluster::new(2, 1_000, 100);
+    cluster.elect(1);
+    cluster.learner(1, 3);
+    let before = cluster.members[&1].changed.len();
+    assert_eq!(cluster.ask(1, &promote(3)), Ok(Proposed::Taken));
+    for _ in 0..DELIVERIES_MAX {
+        if cluster.members[&1].changed.len() > before {
+            break;
+        }
+        assert_eq!(cluster.ask(1, &remove(3)), Err(ChangeError::InProgress));
+        cluster.deliver_some(1);
+    }
+    assert_eq!(cluster.voters(1), [1, 2, 3]);
+    // The leader is lost with its disk, and what it said last.
+    cluster.isolate(1);
+    cluster.on_the_way.clear();
+    for id in [2, 3] {
+        cluster.restart(id);
+    }
+    let leader = cluster.tick_until_led_by(&[2, 3]);
+    assert_eq!(cluster.voters(leader), [1, 2, 3]);
+}
+
+#[test]
+fn a_replica_that_was_away_follows_a_leader_that_took_anothers_place_and_id() {
+    let mut cluster = Cluster::new(3, 1_000, 100);
+    cluster.elect(1);
+    cluster.learner(1, 4);
+    cluster.isolate(4);
+    // Replica 2 comes back on another disk while 4 is away, and leads.
+    cluster.change(1, &remove(2));
+    cluster.join(2, 22);
+    cluster.isolate(4);
+    cluster.change(1, &add(2, 22));
+    cluster.change(1, &promote(2));
+    cluster.at(1).hand_over(Some(2)).expect("has it all");
+    cluster.tick_until_led_by(&[2]);
+    cluster.propose_all(2, 1..=2);
+    cluster.heal();
+    cluster.tick(30);
+    assert!(cluster.leads(2), "nothing is wrong with it");
+    assert_eq!(cluster.instances(4), 2);
+    assert_eq!(
+        cluster.at(4).membership().get(2).map(|it| it.disk_id),
+        Some(22)
+    );
 }
 
 #[test]
