@@ -54,6 +54,8 @@ pub(crate) struct Instance {
     calls: u64,
     /// What it waits for, and until when.
     waits: Option<(u64, u64)>,
+    /// The last entry whose outcome anyone had been told when it asked.
+    pub(crate) asked_after: u64,
     next_renewal: u64,
     /// Its end was noticed by those who were connected.
     pub(crate) is_noticed: bool,
@@ -79,6 +81,7 @@ impl Instance {
             replica: chance.between(1, replicas),
             calls: 0,
             waits: None,
+            asked_after: 0,
             next_renewal: 0,
             is_noticed: false,
         }

@@ -19,6 +19,7 @@ use trimtab_server::consensus::config::ReplicaConfig;
 use trimtab_server::consensus::engine::{Engine, Parts};
 use trimtab_server::consensus::entry::encode_command;
 use trimtab_server::consensus::error::FatalError;
+use trimtab_server::consensus::farewell::Farewell;
 use trimtab_server::consensus::input::Input;
 use trimtab_server::consensus::membership::{Member, Members, cluster_id};
 use trimtab_server::consensus::outside::Store as _;
@@ -150,8 +151,9 @@ pub(crate) struct Host {
     gathering: BTreeMap<u64, Gathering>,
     last_id: u64,
     leaderless_since: Option<u64>,
-    /// When it asks next whether it was removed.
+    /// When it asks next whether it was removed, and who said so, since when.
     asks_at: u64,
+    farewell: Farewell,
     encoded: Option<Result<Snapshot, FatalError>>,
     /// It ran before this start, and has forgotten who watched.
     was_down: bool,
@@ -237,6 +239,7 @@ impl Host {
             last_id: incarnation * 1_000_000,
             leaderless_since: Some(now),
             asks_at: 0,
+            farewell: Farewell::default(),
             encoded: None,
             was_down,
             cut_off: false,
@@ -408,6 +411,9 @@ impl Host {
     }
 
     fn notice_a_cut(&mut self) {
+        if self.replica().is_removed() {
+            self.ask_whether_removed();
+        }
         if self.leader_id != 0 && !self.is_halted {
             self.leaderless_since = None;
             return self.say_cut_off(false);
@@ -422,7 +428,8 @@ impl Host {
     fn relay(&mut self, id: u64, path: Vec<Node>, reply: Reply) -> Option<Input> {
         match reply {
             Reply::Observed(observed) if path.is_empty() => self.observed(id, observed),
-            Reply::Removed(removed) if path.is_empty() => return removed.then_some(Input::Removed),
+            Reply::Removed(Some(word)) if path.is_empty() => return self.told_of_removal(id, word),
+            Reply::Removed(None) if path.is_empty() => {}
             reply => self.done.out.answer(id, path, reply),
         }
         None

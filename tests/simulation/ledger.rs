@@ -73,7 +73,12 @@ impl Heard {
             in_time: now,
             late: None,
         };
-        let reached = self.renewals.entry(key.clone()).or_insert(first);
+        let granted = ledger.times.get(&key.lease.0).copied();
+        let since_granted = Reached {
+            in_time: granted.unwrap_or(now),
+            late: None,
+        };
+        let reached = self.renewals.entry(key.clone()).or_insert(since_granted);
         let is_over = ttl.is_some_and(|ttl| reached.in_time + ttl < now);
         let late = *reached.late.get_or_insert(now);
         if !is_over || late + UNREAD_MAX_MS < now {
@@ -120,6 +125,11 @@ pub(crate) struct Ledger {
     views: BTreeMap<(ServiceName, u64), Option<(ServiceView, u64)>>,
     /// Who led in each term.
     leaders: BTreeMap<u64, u64>,
+    /// What time it is, and when each entry was first applied.
+    pub(crate) now: u64,
+    times: BTreeMap<u64, u64>,
+    /// The last entry whose outcome anyone was told.
+    pub(crate) newest_told: u64,
     pub(crate) expired: u64,
 }
 
@@ -135,6 +145,9 @@ impl Ledger {
             members: BTreeMap::new(),
             views: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            now: 0,
+            times: BTreeMap::new(),
+            newest_told: 0,
             expired: 0,
         };
         ledger.note_state();
@@ -197,8 +210,9 @@ impl Ledger {
     }
 
     /// A client was told that its command was applied there, with this result.
-    pub(crate) fn acknowledged(&self, index: u64, result: &Bytes) -> Result<(), String> {
+    pub(crate) fn acknowledged(&mut self, index: u64, result: &Bytes) -> Result<(), String> {
         if self.results.get(&index) == Some(result) {
+            self.newest_told = self.newest_told.max(index);
             return Ok(());
         }
         Err(format!(
@@ -297,6 +311,7 @@ impl Ledger {
             self.note_views(&applied.events);
         }
         self.lines.insert(index, line);
+        self.times.insert(index, self.now);
         self.note_state();
         Ok(())
     }

@@ -2,8 +2,7 @@
 //!
 //! docs/simulation.md says what is simulated, what is checked and how to
 //! replay a seed. `TRIMTAB_SIM_SEEDS=N` runs N fresh seeds instead of a few,
-//! `TRIMTAB_SIM_SEED=K` replays one, and `TRIMTAB_SIM_MEMBERS=1` lets members
-//! change in half of the runs.
+//! `TRIMTAB_SIM_SEED=K` replays one.
 
 #![allow(
     clippy::expect_used,
@@ -52,13 +51,6 @@ fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     let number = value.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} is {value:?}, not a number")))
-}
-
-/// Whether members change in half of the runs. Not unless it is asked for: a
-/// few of these runs fail for reasons that are not traced yet
-/// (docs/simulation.md).
-fn members_change() -> bool {
-    setting("TRIMTAB_SIM_MEMBERS").is_some_and(|number| number > 0)
 }
 
 /// A panic in the production code is as wrong as a broken promise.

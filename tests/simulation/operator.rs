@@ -80,11 +80,7 @@ impl World {
         let Some(job) = &self.operator.job else {
             return self.choose(&members);
         };
-        if is_made(&job.change, &members) {
-            let change = job.change.clone();
-            self.operator.job = None;
-            self.count(&change);
-        } else if job.deadline <= self.now {
+        if job.deadline <= self.now {
             self.ask();
         }
     }
@@ -303,8 +299,14 @@ impl World {
                     let change = &job.change;
                     return Err(format!("{change:?} was said to be made, at {index:?}"));
                 }
+                let change = job.change.clone();
+                self.operator.job = None;
+                self.count(&change);
             }
-            Reply::Refused if !job.in_doubt || job.attempts > ATTEMPTS_MAX => {
+            Reply::Refused
+                if !is_taken(&job.change, &members)
+                    && (!job.in_doubt || job.attempts > ATTEMPTS_MAX) =>
+            {
                 self.operator.job = None;
             }
             Reply::Unknown => {
@@ -331,8 +333,10 @@ impl World {
             }
         }
         for seat in self.seats.iter().filter(|seat| !seat.is_out) {
-            // Whoever waits to be taken in serves nothing, and may go on waiting.
-            let waits = |host: &Host| host.replica().membership().is_empty();
+            // Whoever waits to be taken in serves nothing, and may go on waiting,
+            // and so may a removed one that knows nobody who is still there.
+            let is_there = |id: &u64| self.seats[*id as usize - 1].host.is_some();
+            let waits = |host: &Host| !host.others().iter().any(is_there);
             let waits = seat.host.as_ref().is_some_and(waits);
             if !waits && !known.has(seat.id, seat.disk_id) {
                 return Err(format!(
@@ -345,14 +349,20 @@ impl World {
         if members.is_between() || voters > VOTERS_MAX {
             return Err(format!("in the end there are {:?}", members.roles));
         }
-        let hosts = self.seats.iter().filter_map(|seat| seat.host.as_ref());
+        let members_seats = self.seats.iter().filter(|seat| known.has(seat.id, seat.disk_id));
+        let hosts = members_seats.filter_map(|seat| seat.host.as_ref());
         let differs = |host: &&Host| {
             let knows = host.replica().members();
             !knows.membership.is_empty() && *knows != members
         };
         match hosts.clone().find(differs) {
             None => Ok(()),
-            Some(host) => Err(format!("replica {} knows other members", host.id())),
+            Some(host) => Err(format!(
+                "replica {} knows the members as of {}: {:?}; they are {members:?}",
+                host.id(),
+                host.replica().applied(),
+                host.replica().members()
+            )),
         }
     }
 }
@@ -365,8 +375,4 @@ fn is_taken(change: &Change, members: &Arc<Members>) -> bool {
         Change::Promote { id, .. } => members.roles.voters.contains(id),
         Change::Remove { id, .. } => known.get(*id).is_none(),
     }
-}
-
-fn is_made(change: &Change, members: &Arc<Members>) -> bool {
-    is_taken(change, members) && !members.is_between()
 }

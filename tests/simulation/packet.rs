@@ -6,6 +6,7 @@ use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::LeaseKey;
 use trimtab_registry::name::{GroupName, ServiceName};
 use trimtab_server::consensus::change::Change;
+use trimtab_server::consensus::farewell::Word;
 
 /// Someone on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +115,8 @@ pub(crate) enum Reply {
     Changed(Option<u64>),
     /// The leader will not change them so; nothing was done.
     Refused,
-    Removed(bool),
+    /// What it knows of the asker's removal, if there was one.
+    Removed(Option<Word>),
 }
 
 /// What a linearizable read tells of one service.

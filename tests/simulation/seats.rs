@@ -244,6 +244,7 @@ impl World {
         for (keys, command) in done.judged {
             self.heard.judged(self.now, &keys, command, &self.ledger);
         }
+        self.ledger.now = self.now;
         for round in done.rounds {
             let applied = self.ledger.applied(round, &self.heard);
             applied.map_err(|reason| format!("replica {replica}: {reason}"))?;

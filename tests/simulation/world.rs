@@ -10,14 +10,14 @@ use trimtab_server::leases::LeaseSettings;
 use crate::callers::{Caller, Doing};
 use crate::chance::Chance;
 use crate::counts::Counts;
-use crate::faults::MEMBERS;
+use crate::faults::{LOST_DISKS, MEMBERS};
 use crate::fleet::Instance;
 use crate::history::{Model, Routes, Told};
 use crate::host::{Host, Setup};
 use crate::ledger::{Heard, Ledger};
 use crate::network::Network;
 use crate::operator::Operator;
-use crate::packet::{Call, Flow, Node, Outbox, Packet, Reply, Request};
+use crate::packet::{Answer, Call, Flow, Node, Outbox, Packet, Reply, Request};
 use crate::planted::Planted;
 use crate::scripts::{Script, what_it_asks};
 use crate::seats::Seat;
@@ -131,7 +131,11 @@ impl World {
             },
             planted,
         };
-        let may_change = planted == Some(Planted::DisksUnchecked) || crate::members_change();
+        // What only lost disks can show is not looked for without them.
+        let always = match planted {
+            Some(Planted::DisksUnchecked) => 1 << MEMBERS | 1 << LOST_DISKS,
+            _ => 0,
+        };
         let services = SERVICES.map(|name| ServiceName::parse(name).expect("a name"));
         let seats = (1..=replicas).map(|id| Seat::new(id, &mut chance));
         let mut world = Self {
@@ -152,7 +156,7 @@ impl World {
             ledger: Ledger::new(),
             heard: Heard::default(),
             counts: Counts::default(),
-            kinds: chance.number() & if may_change { !0 } else { !(1 << MEMBERS) },
+            kinds: chance.number() | always,
             healed: true,
             flipped: None,
             operator: Operator::default(),
@@ -342,10 +346,23 @@ impl World {
         let mut out = Outbox::default();
         match (to, packet) {
             (Node::Replica(replica), packet) => {
+                if let Some((asker, refusal)) = self.refusal(replica, &packet) {
+                    self.carry_to(to, asker, refusal);
+                }
                 return self.with_host(replica, |host| host.take(packet));
             }
             (Node::Instance(number), Packet::Answer(answer)) => {
                 let instance = &mut self.fleet[number];
+                if let Reply::Decided { index, .. } = answer.reply
+                    && instance.awaits(answer.id)
+                    && index <= instance.asked_after
+                {
+                    return Err(format!(
+                        "instance {number} asked when the outcome of entry {} was known, and was \
+                         told that it was done at {index}",
+                        instance.asked_after
+                    ));
+                }
                 let is_lost = matches!(answer.reply, Reply::Renewed { lost: true, .. });
                 if is_lost && instance.awaits(answer.id) {
                     let held = instance.lease.as_ref().is_some_and(|key| {
@@ -373,6 +390,22 @@ impl World {
         }
         self.dispatch(to, out, 0);
         Ok(())
+    }
+
+    /// Where no process runs, whoever connects is told so.
+    fn refusal(&self, replica: u64, packet: &Packet) -> Option<(Node, Packet)> {
+        let is_off = self.seats[replica as usize - 1].host.is_none();
+        match packet {
+            Packet::Call(Call { id, path, .. }) if is_off => match path[..] {
+                [asker @ (Node::Instance(_) | Node::Operator)] => {
+                    let (path, reply) = (Vec::new(), Reply::NotDone);
+                    let id = *id;
+                    Some((asker, Packet::Answer(Answer { id, path, reply })))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     fn wake(&mut self, node: Node) -> Result<(), String> {
@@ -412,6 +445,20 @@ impl World {
     pub(crate) fn dispatch(&mut self, from: Node, out: Outbox, delay: u64) {
         for wait in out.wakes {
             self.at(self.now + wait, Event::Actor(from));
+        }
+        let asks = |(_, packet): &(Node, Packet)| {
+            matches!(
+                packet,
+                Packet::Call(Call {
+                    request: Request::Propose(_),
+                    ..
+                })
+            )
+        };
+        if let Node::Instance(number) = from
+            && out.sends.iter().any(asks)
+        {
+            self.fleet[number].asked_after = self.ledger.newest_told;
         }
         for (to, packet) in out.sends {
             self.send(from, to, packet, delay);

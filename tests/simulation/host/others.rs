@@ -1,23 +1,28 @@
 //! The other replicas, as one process knows them: who gets its messages, whose are taken, and who knows whether it was removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::MessageType;
 use trimtab_proto::internal::v1 as wire;
 use trimtab_server::consensus::error::FatalError;
+use trimtab_server::consensus::farewell::Word;
 use trimtab_server::consensus::input::Input;
 use trimtab_server::consensus::membership::Membership;
 use trimtab_server::consensus::message;
 use trimtab_server::consensus::outside::Carrier;
+use trimtab_server::consensus::replica::is_of_leader;
 
 use super::Host;
 use crate::packet::{Node, Packet, Request};
 use crate::planted::Planted;
 
-/// Between two rounds of questions whether it was removed, as in production.
+/// Between two rounds of questions about its removal, as in production:
+/// whether there was one, and when it knows of it.
 const ASK_INTERVAL: u64 = 2_000;
+const FAREWELL_INTERVAL: u64 = 200;
 
 /// Messages on their way out, with the data directory each is for; and the
 /// data directories of the members, and of others that were heard of.
@@ -31,7 +36,7 @@ pub(super) struct Outgoing {
 impl Carrier for Outgoing {
     fn send(&mut self, message: wire::Message) {
         let id = message.to;
-        if let Some(disk) = self.members.get(&id).or_else(|| self.guests.get(&id)) {
+        if let Some(disk) = self.guests.get(&id).or_else(|| self.members.get(&id)) {
             self.messages.push((*disk, message));
         }
     }
@@ -41,6 +46,21 @@ impl Carrier for Outgoing {
         self.members = members.collect();
         let members = &self.members;
         self.guests.retain(|id, _| !members.contains_key(id));
+    }
+}
+
+impl Outgoing {
+    /// As `Peers::meet`.
+    fn meet(&mut self, id: u64, disk: u64, leads: bool) {
+        match self.members.get(&id) {
+            Some(known) if *known == disk => {
+                self.guests.remove(&id);
+            }
+            Some(_) if !leads => {}
+            Some(_) | None => {
+                self.guests.insert(id, disk);
+            }
+        }
     }
 }
 
@@ -63,10 +83,10 @@ impl Host {
         let known = self.replica().membership().get(message.from);
         let from_disk = match known {
             Some(known) if unchecked => known.disk_id,
-            Some(_) => from_disk,
-            None => {
-                let guests = &mut self.engine.parts().carrier.guests;
-                guests.insert(message.from, from_disk);
+            Some(_) | None => {
+                let leads = is_of_leader(message.get_msg_type());
+                let carrier = &mut self.engine.parts().carrier;
+                carrier.meet(message.from, from_disk, leads);
                 from_disk
             }
         };
@@ -81,12 +101,43 @@ impl Host {
         if self.asks_at > self.now {
             return;
         }
-        self.asks_at = self.now + ASK_INTERVAL;
+        let knows = self.replica().is_removed();
+        self.asks_at = self.now
+            + if knows {
+                FAREWELL_INTERVAL
+            } else {
+                ASK_INTERVAL
+            };
         let me = Node::Replica(self.id());
-        for other in self.others() {
+        let mut asked: BTreeSet<u64> = self.others().into_iter().collect();
+        asked.extend(self.farewell.voters().keys());
+        asked.remove(&self.id());
+        for other in asked {
             let request = Request::WasRemoved(self.disk_id);
-            self.done.out.call(me, other, 0, request);
+            self.done.out.call(me, other, self.incarnation, request);
         }
+    }
+
+    /// What it knows of the removal of this disk, if there was one.
+    pub(super) fn word_on(&self, disk_id: u64) -> Option<Word> {
+        let members = self.replica().members();
+        let voters = members.roles.voters.iter().map(|id| (*id, String::new()));
+        members.membership.was_removed(disk_id).then(|| Word {
+            from: self.id(),
+            applied: self.replica().applied(),
+            voters: voters.collect(),
+        })
+    }
+
+    /// Someone has it from the log that this replica was removed. Answers to
+    /// an earlier process are about the disk that one had.
+    pub(super) fn told_of_removal(&mut self, id: u64, word: Word) -> Option<Input> {
+        if id != self.incarnation {
+            return None;
+        }
+        let now = Duration::from_millis(self.now);
+        self.farewell.heard(word, now);
+        self.farewell.is_over(now).then_some(Input::Removed)
     }
 
     /// The other members, as far as it knows.

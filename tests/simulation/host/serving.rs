@@ -82,8 +82,8 @@ impl Host {
                 return Some(Input::HandOver(Some(to), reply));
             }
             Request::WasRemoved(disk_id) => {
-                let removed = self.replica().membership().was_removed(disk_id);
-                self.done.out.answer(id, path, Reply::Removed(removed));
+                let word = self.word_on(disk_id);
+                self.done.out.answer(id, path, Reply::Removed(word));
             }
             request if !relayed && leader != 0 && leader != self.id() => {
                 let mut path = path;
