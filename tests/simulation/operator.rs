@@ -349,7 +349,10 @@ impl World {
         if members.is_between() || voters > VOTERS_MAX {
             return Err(format!("in the end there are {:?}", members.roles));
         }
-        let members_seats = self.seats.iter().filter(|seat| known.has(seat.id, seat.disk_id));
+        let members_seats = self
+            .seats
+            .iter()
+            .filter(|seat| known.has(seat.id, seat.disk_id));
         let hosts = members_seats.filter_map(|seat| seat.host.as_ref());
         let differs = |host: &&Host| {
             let knows = host.replica().members();
