@@ -21,6 +21,7 @@ use trimtab_proto::internal::v1::{
 
 pub mod error;
 mod introduction;
+mod known;
 pub mod line;
 pub mod protocol;
 mod snapshot;
@@ -28,6 +29,7 @@ mod snapshot;
 use error::PeerError;
 use introduction::introduce;
 pub use introduction::introduce_at;
+use known::{Known, News};
 
 /// The greatest message between replicas, in bytes; both sides set it. A batch
 /// of Raft messages is at most twice [`line::BATCH_BYTES_MAX`] and one entry;
@@ -108,28 +110,6 @@ struct Inner {
     runtime: Runtime,
 }
 
-/// Who is where. A member's own word on its address is newer than the flags
-/// of this replica, and those are newer than what the log says.
-#[derive(Debug, Default)]
-struct Known {
-    members: BTreeMap<u64, Peer>,
-    guests: BTreeMap<u64, Peer>,
-    told: BTreeMap<u64, Contact>,
-    flags: BTreeMap<u64, String>,
-}
-
-/// What a replica's word on where it is changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    Nothing,
-    /// A member speaks for itself again, after another under its id.
-    Back,
-    /// A member is somewhere else.
-    Moved,
-    /// Someone who is not known as a member.
-    Guest,
-}
-
 /// One other replica.
 #[derive(Clone, Debug)]
 struct Peer {
@@ -140,26 +120,6 @@ struct Peer {
     /// For snapshots and calls.
     calls: PeerClient<Channel>,
     channel: Channel,
-}
-
-impl Known {
-    fn news_of(&self, id: u64, contact: &Contact, leads: bool) -> News {
-        let guest = self.guests.get(&id);
-        let is_new = guest.is_none_or(|guest| guest.contact != *contact);
-        match self.members.get(&id) {
-            Some(member) if member.contact.disk_id == contact.disk_id => {
-                match (member.contact.address == contact.address, guest) {
-                    (false, _) => News::Moved,
-                    (true, Some(_)) => News::Back,
-                    (true, None) => News::Nothing,
-                }
-            }
-            // Another data directory's word says nothing of the member.
-            Some(_) if leads && is_new => News::Guest,
-            None if is_new => News::Guest,
-            Some(_) | None => News::Nothing,
-        }
-    }
 }
 
 impl Peers {

@@ -20,6 +20,7 @@ mod fleet;
 mod host;
 mod ledger;
 mod lines;
+mod mail;
 mod network;
 mod operator;
 mod packet;

@@ -70,6 +70,6 @@ impl Planted {
         (Planted::ReceiptBeforeSwap, 20),
         (Planted::LossOfConnectionUnnoticed, 20),
         (Planted::OrderForgotten, 20),
-        (Planted::DisksUnchecked, 5_000),
+        (Planted::DisksUnchecked, 500),
     ];
 }
