@@ -10,9 +10,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::connection::with_causes;
-use crate::endpoint::{Endpoint, Ongoing, Outcome};
+use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 
 /// The first, and two more: what fails three times is not the instance's
 /// fault.
@@ -23,6 +25,7 @@ type Answer = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 /// A request that was sent to an instance.
 struct Attempt {
     ongoing: Ongoing,
+    span: Span,
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
 }
 
@@ -57,15 +60,26 @@ impl Attempts {
         self.under_way.iter().all(Option::is_none)
     }
 
-    /// Adds one. There is room for [`ATTEMPTS_MAX`]; one more would take the
+    /// Adds one, the call's so-manyth. There is room for [`ATTEMPTS_MAX`]; one more would take the
     /// place of the newest.
     pub(crate) fn add(
         &mut self,
+        number: usize,
         ongoing: Ongoing,
         answer: impl Future<Output = Answer> + Send + 'static,
     ) {
+        let endpoint = ongoing.endpoint();
+        let span = tracing::debug_span!(
+            "attempt",
+            number,
+            group = &*endpoint.group,
+            instance = &*endpoint.id,
+            address = &**endpoint.link.address(),
+            outcome = Empty,
+        );
         let attempt = Attempt {
             ongoing,
+            span,
             answer: Box::pin(answer),
         };
         let free = self.under_way.iter().position(Option::is_none);
@@ -90,9 +104,13 @@ impl Attempts {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for place in &mut self.under_way {
             let Some(attempt) = place else { continue };
-            let Poll::Ready(answer) = attempt.answer.as_mut().poll(cx) else {
+            let answer = &mut attempt.answer;
+            let polled = attempt.span.in_scope(|| answer.as_mut().poll(cx));
+            let Poll::Ready(answer) = polled else {
                 continue;
             };
+            let outcome = if answer.is_ok() { "answered" } else { "failed" };
+            attempt.span.record("outcome", outcome);
             if let Some(Attempt { ongoing, .. }) = place.take() {
                 return Poll::Ready(match answer {
                     Ok(response) => Event::Answered(ongoing, response),

@@ -12,6 +12,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Instrument;
 
 use crate::attempt::{ATTEMPTS_MAX, Attempts, Event, Failure};
 pub use crate::deadline::Deadline;
@@ -129,7 +130,12 @@ pub(crate) async fn call(
         paid: true,
         told: None,
     };
-    call.run().await.map_err(Status::from)
+    let span = tracing::debug_span!(
+        "call",
+        service = &**call.pool.service(),
+        path = call.head.uri.path()
+    );
+    call.run().instrument(span).await.map_err(Status::from)
 }
 
 // === impl Call ===
@@ -197,16 +203,17 @@ impl Call {
 
     /// Sends the request to this instance.
     fn begin(&mut self, ongoing: Ongoing) {
+        self.begun += 1;
         let endpoint = ongoing.endpoint();
         let ready = endpoint.link.sender().zip(self.request_to(&ongoing));
         let Some((mut sender, request)) = ready else {
             let gone = Failure::Unsent("the connection was closed".to_owned());
             return self.failed(ongoing, gone);
         };
-        self.begun += 1;
         self.due = self.enough_of(&ongoing);
         self.paid = false;
-        self.attempts.add(ongoing, sender.try_send_request(request));
+        let answer = sender.try_send_request(request);
+        self.attempts.add(self.begun, ongoing, answer);
     }
 
     /// The request as this instance gets it. `None` when it has no address, or
@@ -269,18 +276,32 @@ impl Call {
         self.tried.push(endpoint);
         let now = Instant::now();
         if unsent {
+            self.begun -= 1;
             self.unsent += 1;
+            self.pool.meter().unsent.increment(1);
             self.paid = self.body.is_known() && self.unsent <= UNSENT_MAX;
             self.due = self.paid.then_some(now);
             return;
         }
         let may = self.options.idempotent && self.begun < ATTEMPTS_MAX && self.body.is_known();
-        self.paid = may && self.pool.budget().withdraw(now);
+        self.paid = may && self.may_pay(now, &self.pool.meter().failed);
         let pause = match self.begun {
             1 => Duration::ZERO,
             _ => Duration::from_millis(rand::rng().random_range(SECOND_REPEAT_AFTER_MS)),
         };
         self.due = self.paid.then_some(now + pause);
+    }
+
+    /// Whether the budget has room for one more attempt, which is counted.
+    fn may_pay(&self, now: Instant, counter: &metrics::Counter) -> bool {
+        let may = self.pool.budget().withdraw(now);
+        let counter = if may {
+            counter
+        } else {
+            &self.pool.meter().refused
+        };
+        counter.increment(1);
+        may
     }
 
     /// Sends the request to one more instance: in place of an attempt that
@@ -307,7 +328,7 @@ impl Call {
         let Some(ongoing) = self.pool.pick_untried(ticket, tried, affinity) else {
             return;
         };
-        if self.paid || self.pool.budget().withdraw(ongoing.started()) {
+        if self.paid || self.may_pay(ongoing.started(), &self.pool.meter().waiting) {
             self.begin(ongoing);
         } else {
             ongoing.end(Outcome::Unsent);

@@ -16,8 +16,9 @@ use tonic::body::Body;
 
 use crate::backoff::Backoff;
 use crate::coverage::LinkState;
-use crate::endpoint::Connection;
+use crate::endpoint::{Connection, Outcome};
 use crate::heard::Heard;
+use crate::record::Record;
 use crate::vitals::Vitals;
 
 /// A peer in reach answers well within this; calls may be waiting for the
@@ -55,6 +56,9 @@ pub(crate) struct Link {
     address: Arc<str>,
     authority: Option<Authority>,
     vitals: Arc<Vitals>,
+    record: Record,
+    /// Told when it is time to judge by the records.
+    suspicion: Arc<Notify>,
     sender: ArcSwapOption<SendRequest<Body>>,
     retry_now: Notify,
     unreachable: Notify,
@@ -67,6 +71,8 @@ pub(crate) struct Surroundings {
     pub(crate) protocol: Protocol,
     /// Told when any link goes up or down.
     pub(crate) changed: Notify,
+    /// Told when calls to an instance fail one after another.
+    pub(crate) suspicion: Arc<Notify>,
     /// The newest failure of any link, for error messages.
     pub(crate) last_error: Mutex<Option<String>>,
     /// Bounds the attempts made at once.
@@ -86,7 +92,9 @@ enum Held {
 impl Link {
     /// Begins to connect.
     pub(crate) fn open(address: &Arc<str>, surroundings: Arc<Surroundings>) -> Arc<Self> {
-        let link = Arc::new(Self::unopened(address));
+        let mut link = Self::unopened(address);
+        link.suspicion = Arc::clone(&surroundings.suspicion);
+        let link = Arc::new(link);
         tokio::spawn(keep_connected(Arc::clone(&link), surroundings));
         link
     }
@@ -97,6 +105,8 @@ impl Link {
             address: Arc::clone(address),
             authority: address.parse().ok(),
             vitals: Arc::new(Vitals::new()),
+            record: Record::default(),
+            suspicion: Arc::default(),
             sender: ArcSwapOption::empty(),
             retry_now: Notify::new(),
             unreachable: Notify::new(),
@@ -114,6 +124,15 @@ impl Link {
             .load()
             .as_ref()
             .map(|sender| SendRequest::clone(sender))
+    }
+
+    /// A call to it ended.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered => self.record.answered(),
+            Outcome::Failed if self.record.failed() => self.suspicion.notify_one(),
+            Outcome::Failed | Outcome::Declined | Outcome::Abandoned | Outcome::Unsent => {}
+        }
     }
 
     /// The user could not reach it. For [`Protocol::Tcp`] nothing else tells.
@@ -207,6 +226,10 @@ impl Connection for Link {
 
     fn vitals(&self) -> &Arc<Vitals> {
         &self.vitals
+    }
+
+    fn record(&self) -> &Record {
+        &self.record
     }
 
     fn retry_now(&self) {

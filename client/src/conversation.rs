@@ -415,6 +415,6 @@ fn load_to_wire(followed: &Followed, report: GroupReport) -> wire::GroupLoad {
         errors: report.errors,
         latency_total: report.latency_total.try_into().ok(),
         last_call_age: report.last_call_age.and_then(|age| age.try_into().ok()),
-        latency_buckets: Vec::new(),
+        latency_buckets: report.latencies,
     }
 }

@@ -9,6 +9,7 @@ use crate::connection::Link;
 use crate::coverage::LinkState;
 use crate::latency::Moment;
 use crate::load::GroupLoad;
+use crate::record::{Record, Standing};
 use crate::sticky::Bucket;
 use crate::view::InstanceStatus;
 use crate::vitals::Vitals;
@@ -23,9 +24,11 @@ pub(crate) trait Connection {
     fn state(&self) -> LinkState {
         self.vitals().link()
     }
+    /// What calls to it came to.
+    fn record(&self) -> &Record;
     /// Whether it is left out for failing calls.
     fn is_ejected(&self) -> bool {
-        false
+        self.record().standing() == Standing::Ejected
     }
     /// There is reason to believe that a connection can be made now.
     fn retry_now(&self);
@@ -140,6 +143,7 @@ impl Drop for Ongoing {
             let now = Instant::now();
             let latency = now.saturating_duration_since(self.terms.started);
             let moment = self.terms.moment.after(latency);
+            self.endpoint.link.note(self.outcome);
             match self.outcome {
                 _ if self.was_answered => {}
                 Outcome::Answered => vitals.answered(moment, latency),
@@ -148,6 +152,7 @@ impl Drop for Ongoing {
             }
             let failed = matches!(self.outcome, Outcome::Failed | Outcome::Declined);
             self.endpoint.load.ended(now, latency, failed);
+            self.endpoint.load.meter.ended(self.outcome, latency);
         }
     }
 }

@@ -9,10 +9,16 @@ use tokio::time::Instant;
 use crate::coverage::{Candidate, CandidateGroup, Coverage, Level, LinkState};
 use crate::endpoint::{Connection, Endpoint};
 use crate::load::Loads;
+use crate::meter::LineupMeter;
+use crate::outlier::{Outliers, PROBATION_DIVISOR};
 use crate::picker::Picker;
+use crate::record::Standing;
 use crate::schedules::Schedules;
 use crate::shrink::{Alarm, Decision, HELD_FOR, Held, decide};
-use crate::view::{Instance, InstanceStatus, View};
+use crate::subset::Ranking;
+use crate::view::{Group, Instance, InstanceStatus, View};
+
+mod ejections;
 
 /// The connections to one service's instances, by the newest view.
 #[derive(Debug)]
@@ -23,22 +29,32 @@ pub(crate) struct Lineup<L> {
     /// What is made of it: with what is held of the views before.
     view: Arc<View>,
     held: Held,
-    endpoints: BTreeMap<Arc<str>, Arc<Endpoint<L>>>,
+    endpoints: Endpoints<L>,
+    ranking: Ranking,
+    outliers: Outliers,
+    meter: LineupMeter,
     schedules: Schedules,
     coverage: Option<Coverage>,
     /// What latencies are dated by.
     origin: Instant,
 }
 
+/// By instance id.
+type Endpoints<L> = BTreeMap<Arc<str>, Arc<Endpoint<L>>>;
+
 impl<L: Connection> Lineup<L> {
-    /// Nobody yet.
-    pub(crate) fn new(service: Arc<str>, origin: Instant) -> Self {
+    /// Nobody yet. The caller's id is what its subsets are drawn by.
+    pub(crate) fn new(service: Arc<str>, caller: &str, origin: Instant) -> Self {
+        let meter = LineupMeter::of(&service);
         Self {
             service,
             said: Arc::default(),
             view: Arc::default(),
             held: Held::default(),
             endpoints: BTreeMap::new(),
+            ranking: Ranking::of(caller),
+            outliers: Outliers::new(origin),
+            meter,
             schedules: Schedules::default(),
             coverage: None,
             origin,
@@ -56,8 +72,8 @@ impl<L: Connection> Lineup<L> {
     }
 
     /// Follows a new view: one endpoint, and so one connection, for each
-    /// instance that is not on its way out; those that are keep what they
-    /// have. What a view takes away implausibly is held for a while.
+    /// instance that is not on its way out, or of this caller's subset of
+    /// them; those that are keep what they have. What a view takes away implausibly is held for a while.
     pub(crate) fn follow(
         &mut self,
         view: Arc<View>,
@@ -91,9 +107,48 @@ impl<L: Connection> Lineup<L> {
         changed
     }
 
+    /// Follows what became of connections: where this caller keeps to a subset
+    /// of the instances, another takes the place of one that is down.
+    pub(crate) fn fill_up(
+        &mut self,
+        loads: &Loads,
+        now: Instant,
+        open: impl FnMut(&Arc<str>) -> Arc<L>,
+    ) {
+        if self.view.policy.subset_size.is_some() {
+            self.adopt(Arc::clone(&self.view), loads, now, open);
+        }
+    }
+
     /// When to ask [`Lineup::let_go`], if nothing happens before.
     pub(crate) fn held_until(&self) -> Option<Instant> {
         self.held.until()
+    }
+
+    /// When to ask [`Lineup::let_go`] or [`Lineup::judge`], if nothing happens
+    /// before.
+    pub(crate) fn due(&self) -> Instant {
+        let judgement = self.outliers.next_judgement();
+        let held = self.held_until().into_iter();
+        held.fold(judgement, Instant::min)
+    }
+
+    /// Whom of a group to be connected to, by the connections there are.
+    fn wanted(&self, group: &Group, known: &Endpoints<L>) -> Vec<bool> {
+        let Some(size) = self.view.policy.subset_size else {
+            return vec![true; group.instances.len()];
+        };
+        let lives = |instance: &Instance| {
+            let link = known.get(&instance.id).map(|known| known.link.state());
+            instance.status == InstanceStatus::Ready && link != Some(LinkState::Down)
+        };
+        let instances: Vec<(&Arc<str>, bool)> = group
+            .instances
+            .iter()
+            .map(|instance| (&instance.id, lives(instance)))
+            .collect();
+        let size = usize::try_from(size.get()).unwrap_or(usize::MAX);
+        self.ranking.choose(size, &instances)
     }
 
     fn decide(&self, next: &Arc<View>, now: Instant) -> Decision {
@@ -123,19 +178,22 @@ impl<L: Connection> Lineup<L> {
         let mut before = std::mem::take(&mut self.endpoints);
         for group in &self.view.groups {
             let load = loads.group(&group.name, now);
-            for instance in &group.instances {
+            let wanted = self.wanted(group, &before);
+            for (instance, wanted) in group.instances.iter().zip(wanted) {
                 let known = before.remove(&instance.id);
+                let is_draining = instance.status == InstanceStatus::Draining;
                 let known = known.filter(|known| {
                     let moved = *known.link.address() != instance.address;
-                    if moved {
+                    let stays = !moved && (wanted || is_draining);
+                    if !stays {
                         known.link.close();
                     }
-                    !moved
+                    stays
                 });
                 let status = known.as_ref().map(|known| known.status);
                 let link = match known {
                     Some(known) => Arc::clone(&known.link),
-                    None if instance.status == InstanceStatus::Draining => continue,
+                    None if is_draining || !wanted => continue,
                     None => open(&instance.address),
                 };
                 if instance.status == InstanceStatus::Ready && status != Some(instance.status) {
@@ -161,33 +219,45 @@ impl<L: Connection> Lineup<L> {
 
     /// The picker as of the view and what is connected now.
     pub(crate) fn picker(&mut self, rng: &mut impl Rng) -> Picker<Arc<Endpoint<L>>> {
-        let groups = self.view.groups.iter().map(|group| CandidateGroup {
-            name: Arc::clone(&group.name),
-            state: group.state,
-            weight: group.weight,
-            candidates: group
-                .instances
-                .iter()
+        let groups = self.view.groups.iter().map(|group| {
+            let has_probation = self.has_probation(group);
+            let instances = group.instances.iter();
+            let candidates = instances
                 .filter(|instance| instance.status.takes_calls())
-                .filter_map(|instance| self.candidate(instance))
-                .collect(),
+                .filter_map(|instance| self.candidate(instance, has_probation));
+            CandidateGroup {
+                name: Arc::clone(&group.name),
+                state: group.state,
+                weight: group.weight,
+                candidates: candidates.collect(),
+            }
         });
         let groups = groups.collect();
         let fall_back_to_dark = self.view.policy.fall_back_to_dark;
         let origin = self.origin;
         let picker = Picker::build(groups, fall_back_to_dark, &mut self.schedules, origin, rng);
         let picker = picker.of_view(self.view.revision, self.view.salt);
+        self.measure(picker.coverage());
         self.report(picker.coverage().clone());
         picker
     }
 
-    fn candidate(&self, instance: &Instance) -> Option<Candidate<Arc<Endpoint<L>>>> {
+    fn candidate(
+        &self,
+        instance: &Instance,
+        has_probation: bool,
+    ) -> Option<Candidate<Arc<Endpoint<L>>>> {
         let endpoint = self.endpoints.get(&instance.id)?;
+        let capacity = match endpoint.link.record().standing() {
+            Standing::Probation => instance.capacity,
+            _ if has_probation => instance.capacity.saturating_mul(PROBATION_DIVISOR),
+            _ => instance.capacity,
+        };
         Some(Candidate {
             target: Arc::clone(endpoint),
             vitals: Arc::clone(endpoint.link.vitals()),
             ejected: endpoint.link.is_ejected(),
-            capacity: instance.capacity,
+            capacity,
             ready: instance.status == InstanceStatus::Ready,
             link: endpoint.link.state(),
         })

@@ -1,19 +1,25 @@
 //! What this process saw of each group: calls, failures, times; summed for the reports to the registry.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trimtab_proto::latency::{BUCKETS, bucket};
+
+use crate::meter::GroupMeter;
 
 /// Counts of one group. Written by every call, read once per report.
 #[derive(Debug)]
 pub(crate) struct GroupLoad {
+    pub(crate) meter: GroupMeter,
     born: Instant,
-    calls: AtomicU64,
     errors: AtomicU64,
     latency_nanos: AtomicU64,
+    /// Calls that ended, by latency; their number is the sum. Wraps, which the
+    /// differences that are reported survive.
+    latencies: [AtomicU32; BUCKETS],
     /// Milliseconds from `born` to the last start or end of a call, plus one;
     /// 0 for never.
     last_call: AtomicU64,
@@ -26,13 +32,16 @@ pub(crate) struct GroupReport {
     pub(crate) calls: u64,
     pub(crate) errors: u64,
     pub(crate) latency_total: Duration,
+    /// By bucket, without the zeros at the end.
+    pub(crate) latencies: Vec<u32>,
     /// `None`: no call yet.
     pub(crate) last_call_age: Option<Duration>,
 }
 
 /// The groups of one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Loads {
+    service: Arc<str>,
     groups: Mutex<BTreeMap<Arc<str>, Tracked>>,
 }
 
@@ -44,21 +53,22 @@ struct Tracked {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Totals {
-    calls: u64,
     errors: u64,
     latency_nanos: u64,
+    latencies: [u32; BUCKETS],
     last_call: u64,
 }
 
 // === impl GroupLoad ===
 
 impl GroupLoad {
-    fn new(born: Instant) -> Self {
+    fn new(meter: GroupMeter, born: Instant) -> Self {
         Self {
+            meter,
             born,
-            calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             latency_nanos: AtomicU64::new(0),
+            latencies: [const { AtomicU32::new(0) }; BUCKETS],
             last_call: AtomicU64::new(0),
         }
     }
@@ -70,22 +80,32 @@ impl GroupLoad {
     pub(crate) fn ended(&self, now: Instant, latency: Duration, failed: bool) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency_nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(calls) = self.latencies.get(bucket(latency)) {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
         self.touch(now);
     }
 
     fn touch(&self, now: Instant) {
         let since = now.saturating_duration_since(self.born).as_millis();
         let stamp = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
-        self.last_call.fetch_max(stamp, Ordering::Relaxed);
+        // Read first: all calls write this place, and few have news.
+        if self.last_call.load(Ordering::Relaxed) < stamp {
+            self.last_call.fetch_max(stamp, Ordering::Relaxed);
+        }
     }
 
     fn totals(&self) -> Totals {
         Totals {
-            calls: self.calls.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             latency_nanos: self.latency_nanos.load(Ordering::Relaxed),
+            latencies: std::array::from_fn(|bucket| {
+                let calls = self.latencies.get(bucket);
+                calls.map_or(0, |calls| calls.load(Ordering::Relaxed))
+            }),
             last_call: self.last_call.load(Ordering::Relaxed),
         }
     }
@@ -97,14 +117,37 @@ impl GroupLoad {
     }
 }
 
+// === impl Totals ===
+
+impl Totals {
+    /// Without the zeros at the end.
+    fn latencies_since(&self, before: &Self) -> Vec<u32> {
+        let pairs = self.latencies.iter().zip(&before.latencies);
+        let mut since: Vec<u32> = pairs
+            .map(|(now, before)| now.wrapping_sub(*before))
+            .collect();
+        let used = since.iter().rposition(|calls| *calls > 0);
+        since.truncate(used.map_or(0, |last| last + 1));
+        since
+    }
+}
+
 // === impl Loads ===
 
 impl Loads {
+    /// Of a service nobody has called yet.
+    pub(crate) fn of(service: &Arc<str>) -> Self {
+        Self {
+            service: Arc::clone(service),
+            groups: Mutex::default(),
+        }
+    }
+
     /// The counts of a group, shared by all who call it.
     pub(crate) fn group(&self, name: &Arc<str>, now: Instant) -> Arc<GroupLoad> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let tracked = groups.entry(Arc::clone(name)).or_insert_with(|| Tracked {
-            load: Arc::new(GroupLoad::new(now)),
+            load: Arc::new(GroupLoad::new(GroupMeter::of(&self.service, name), now)),
             reported: Totals::default(),
         });
         Arc::clone(&tracked.load)
@@ -125,13 +168,15 @@ impl Loads {
                 continue;
             }
             let before = std::mem::replace(&mut tracked.reported, totals);
+            let latencies = totals.latencies_since(&before);
             reports.push(GroupReport {
                 group: Arc::clone(group),
-                calls: totals.calls.saturating_sub(before.calls),
+                calls: latencies.iter().copied().map(u64::from).sum(),
                 errors: totals.errors.saturating_sub(before.errors),
                 latency_total: Duration::from_nanos(
                     totals.latency_nanos.saturating_sub(before.latency_nanos),
                 ),
+                latencies,
                 last_call_age: tracked.load.age(totals.last_call, now),
             });
         }
@@ -145,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reports_carry_what_is_new_and_how_long_ago() {
-        let loads = Loads::default();
+        let loads = Loads::of(&"catalog".into());
         let v1 = loads.group(&"v1".into(), Instant::now());
         let _v2 = loads.group(&"v2".into(), Instant::now());
         v1.started(Instant::now());
@@ -157,6 +202,9 @@ mod tests {
         assert_eq!(first.len(), 1, "v2 was not called");
         assert_eq!((first[0].calls, first[0].errors), (1, 1));
         assert_eq!(first[0].latency_total, Duration::from_millis(30));
+        let at = bucket(Duration::from_millis(30));
+        assert_eq!(first[0].latencies.len(), at + 1);
+        assert_eq!(first[0].latencies.last(), Some(&1));
         assert_eq!(first[0].last_call_age, Some(Duration::from_millis(500)));
         assert!(loads.report(Instant::now(), false).is_empty());
 
@@ -167,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_is_forgotten_when_gone_and_reported() {
-        let loads = Loads::default();
+        let loads = Loads::of(&"catalog".into());
         let gone = loads.group(&"v1".into(), Instant::now());
         gone.ended(Instant::now(), Duration::ZERO, false);
         drop(gone);

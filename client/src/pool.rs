@@ -14,6 +14,7 @@ use crate::connection::{Link, Protocol, Surroundings};
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::lineup::Lineup;
+use crate::meter::RepeatMeter;
 use crate::picker::Picker;
 use crate::sticky::Affinity;
 use crate::subscription::{Known, Subscription};
@@ -44,6 +45,7 @@ struct Shared {
     version: watch::Sender<u64>,
     surroundings: Arc<Surroundings>,
     budget: Budget,
+    meter: RepeatMeter,
 }
 
 /// The only writer of the picker.
@@ -56,7 +58,7 @@ struct Worker {
 // === impl Pool ===
 
 impl Pool {
-    pub(crate) fn start(subscription: Subscription, protocol: Protocol) -> Self {
+    pub(crate) fn start(subscription: Subscription, protocol: Protocol, caller: &str) -> Self {
         let now = Instant::now();
         let shared = Arc::new(Shared {
             service: Arc::clone(subscription.service()),
@@ -65,16 +67,18 @@ impl Pool {
             surroundings: Arc::new(Surroundings {
                 protocol,
                 changed: Notify::new(),
+                suspicion: Arc::default(),
                 last_error: Mutex::new(None),
                 attempts: Semaphore::new(ATTEMPTS_AT_ONCE),
             }),
             budget: Budget::new(now),
+            meter: RepeatMeter::of(subscription.service()),
         });
         let subscription = Arc::new(subscription);
         let stop = CancellationToken::new();
         let worker = Worker {
             shared: Arc::clone(&shared),
-            lineup: Lineup::new(Arc::clone(subscription.service()), now),
+            lineup: Lineup::new(Arc::clone(subscription.service()), caller, now),
             subscription: Arc::clone(&subscription),
         };
         tokio::spawn(worker.run(stop.clone()));
@@ -99,6 +103,10 @@ impl Pool {
 
     pub(crate) fn budget(&self) -> &Budget {
         &self.shared.budget
+    }
+
+    pub(crate) fn meter(&self) -> &RepeatMeter {
+        &self.shared.meter
     }
 
     /// Returns when calls follow the first view.
@@ -179,6 +187,7 @@ impl Shared {
     }
 
     fn no_instance(&self) -> Error {
+        self.meter.no_instance.increment(1);
         let last_error = &self.surroundings.last_error;
         Error::NoInstance {
             service: self.service.to_string(),
@@ -198,14 +207,10 @@ impl Worker {
         let mut known = self.subscription.known();
         known.mark_changed();
         loop {
-            let changed = &self.shared.surroundings.changed;
-            let held_until = self.lineup.held_until();
+            let surroundings = &self.shared.surroundings;
+            let due = self.lineup.due();
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
-                    self.let_go();
-                    self.swap_picker();
-                }
                 result = known.changed() => {
                     if result.is_err() {
                         break;
@@ -213,10 +218,12 @@ impl Worker {
                     let news = known.borrow_and_update().clone();
                     self.apply(news).await;
                 }
-                () = changed.notified() => {
-                    self.let_go();
+                () = surroundings.changed.notified() => {
+                    self.look_after();
                     self.swap_picker();
                 }
+                () = surroundings.suspicion.notified() => self.look_again(),
+                () = sleep_until(due) => self.look_again(),
             }
         }
         for link in self.lineup.connections() {
@@ -242,12 +249,25 @@ impl Worker {
         self.subscription.confirm(self.lineup.revision(), source);
     }
 
-    /// Lets go of instances that a view took away, where it is time to.
-    fn let_go(&mut self) {
+    /// It is time for something, or calls to an instance fail.
+    fn look_again(&mut self) {
+        if self.look_after() {
+            self.swap_picker();
+        }
+    }
+
+    /// Lets go of instances that a view took away, connects to others in place
+    /// of those that are down, and leaves out, or takes back, those that calls
+    /// fail at. Whether there is news for the picker.
+    fn look_after(&mut self) -> bool {
         let surroundings = &self.shared.surroundings;
         let open = |address: &Arc<str>| Link::open(address, Arc::clone(surroundings));
         let loads = self.subscription.loads();
-        self.lineup.let_go(loads, Instant::now(), open);
+        let now = Instant::now();
+        let let_go = self.lineup.let_go(loads, now, open);
+        self.lineup.fill_up(loads, now, open);
+        let judged = self.lineup.judge(now, &mut rand::rng());
+        let_go || judged
     }
 
     /// Returns the picker that was in use.

@@ -96,7 +96,7 @@ impl Shared {
         }
         pools.retain(|_, pool| pool.strong_count() > 0);
         let subscription = self.subscriptions.subscribe(service)?;
-        let pool = Arc::new(Pool::start(subscription, protocol));
+        let pool = Arc::new(Pool::start(subscription, protocol, &self.watcher_id));
         self.fall_back(pool.subscription().followed());
         pools.insert(key, Arc::downgrade(&pool));
         Ok(pool)

@@ -19,6 +19,7 @@ use crate::endpoint::{Connection, Endpoint, Terms};
 use crate::error::Error;
 use crate::lineup::Lineup;
 use crate::picker::Picker;
+use crate::record::Record;
 use crate::sticky::Affinity;
 use crate::subscription::{Known, Source, Subscription, Subscriptions};
 use crate::ticket::{Ticket, pick};
@@ -64,6 +65,7 @@ pub enum Wish {
 struct Link {
     address: Arc<str>,
     vitals: Arc<Vitals>,
+    record: Record,
     wishes: Arc<Mutex<Vec<Wish>>>,
 }
 
@@ -100,7 +102,7 @@ impl Caller {
         for service in services {
             let subscription = subscriptions.subscribe(service)?;
             let line = Line {
-                lineup: Lineup::new(Arc::clone(subscription.service()), origin),
+                lineup: Lineup::new(Arc::clone(subscription.service()), id, origin),
                 subscription,
                 picker: Arc::new(Picker::empty(origin)),
                 wishes: Arc::default(),
@@ -379,6 +381,7 @@ impl Link {
         Self {
             address: Arc::clone(address),
             vitals: Arc::new(Vitals::new()),
+            record: Record::default(),
             wishes: Arc::clone(wishes),
         }
     }
@@ -391,6 +394,10 @@ impl Connection for Link {
 
     fn vitals(&self) -> &Arc<Vitals> {
         &self.vitals
+    }
+
+    fn record(&self) -> &Record {
+        &self.record
     }
 
     fn retry_now(&self) {

@@ -160,9 +160,9 @@ impl Subscriptions {
         let name: Arc<str> = service.into();
         let followed = all.entry(Arc::clone(&name)).or_insert_with(|| {
             Arc::new(Followed {
+                loads: Loads::of(&name),
                 service: name,
                 known: watch::Sender::new(Known::Nothing),
-                loads: Loads::default(),
                 users: Mutex::default(),
             })
         });

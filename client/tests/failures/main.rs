@@ -10,6 +10,8 @@
 
 mod deadlines;
 mod instance;
+mod outliers;
 mod survival;
+mod telemetry;
 mod traffic;
 mod wire;
