@@ -7,7 +7,7 @@ use trimtab_registry::command::{
 use trimtab_registry::group::GroupState;
 use trimtab_registry::name::{GroupName, ServiceName};
 use trimtab_registry::outcome::{Outcome, Routed};
-use trimtab_registry::policy::RoutePolicy;
+use trimtab_registry::policy::{Balancing, RoutePolicy};
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::Revision;
 use trimtab_registry::route::{Route, WHOLE, Weights};
@@ -275,14 +275,15 @@ impl Script {
         for (_, read) in chosen {
             let expected = chance.per_mille(850).then_some(read.revision);
             let weights = weights(read, chance);
-            let route = in_words(&weights, &RoutePolicy::default());
+            let policy = policy(self.calls);
+            let route = in_words(&weights, &policy);
             asked.push((read.service.to_string(), expected, route));
             shifts.push(ServiceShift {
                 service: read.service.clone(),
                 target: Target::Weights(weights),
                 expected: expected.map(Revision),
                 min_ready: None,
-                policy: None,
+                policy: Some(policy),
             });
         }
         (
@@ -351,6 +352,22 @@ fn weights(read: &RouteRead, chance: &mut Chance) -> Weights {
         (third, WHOLE - share - rest),
     ];
     Weights::new(all).expect("they sum to the whole")
+}
+
+/// Another one with each call, so that routes differ in more than weights.
+/// What makes a caller slow to follow is left out: its picks are judged by
+/// the weights of the view it has.
+fn policy(call: u64) -> RoutePolicy {
+    let by_turns = [
+        Balancing::LeastLoaded,
+        Balancing::RoundRobin,
+        Balancing::ConsistentHash,
+    ];
+    RoutePolicy {
+        fall_back_to_dark: call.is_multiple_of(2),
+        balancing: by_turns[call as usize % by_turns.len()],
+        ..RoutePolicy::default()
+    }
 }
 
 /// A route as the checker of histories knows it: what callers are asked for,
