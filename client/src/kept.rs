@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trimtab_proto::v1 as wire;
 use trimtab_proto::v1::registration_client::RegistrationClient;
@@ -21,11 +22,18 @@ pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 
+/// A lease that was held for so long was a real one. What is lost sooner, again
+/// and again, is waited with before it is taken anew: each is a write to the
+/// registry's log.
+const REAL_AFTER: Duration = Duration::from_secs(10);
+
 /// What the registration and the task that restores it share.
 pub(crate) struct Kept {
     pub(crate) client: Arc<Shared>,
     pub(crate) lease: Arc<Lease>,
     request: Mutex<wire::RegisterRequest>,
+    /// Held while a lease is being taken.
+    taking: AsyncMutex<()>,
 }
 
 // === impl Kept ===
@@ -40,6 +48,7 @@ impl Kept {
             client,
             lease,
             request: Mutex::new(request),
+            taking: AsyncMutex::new(()),
         }
     }
 
@@ -49,6 +58,18 @@ impl Kept {
         if let Some(instance) = &mut request.instance {
             instance.status = status.into();
         }
+    }
+
+    /// No lease is taken from here on, and what is being taken has been: a
+    /// lease that comes late is there to be given back.
+    pub(crate) async fn settle(&self) {
+        self.wish(wire::InstanceStatus::Draining);
+        // As long as an attempt may last; beyond that its outcome is unknown.
+        let _ = timeout(DEFAULT_DEADLINE, self.taking.lock()).await;
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.wished() == wire::InstanceStatus::Draining
     }
 
     fn wished(&self) -> wire::InstanceStatus {
@@ -83,6 +104,10 @@ impl Kept {
 
     /// Takes the lease. Doing it twice only makes the lease a newer one.
     async fn register(&self, deadline: Duration) -> Result<(), Error> {
+        let taking = self.taking.lock().await;
+        if self.is_leaving() {
+            return Err(Error::Closed);
+        }
         let request = self.request().clone();
         let said = request
             .instance
@@ -101,9 +126,13 @@ impl Kept {
             .and_then(|interval| interval.try_into().ok());
         let interval = interval
             .ok_or_else(|| Error::Malformed("registration: it has no renewal interval".into()))?;
+        if granted.lease == 0 {
+            return Err(Error::Malformed("registration: its lease is 0".into()));
+        }
         self.client
             .leases()
             .granted(&self.lease, granted.lease, interval);
+        drop(taking);
         tracing::info!(
             service = %self.lease.key.service, instance = %self.lease.key.instance_id,
             revision = granted.revision, "registered"
@@ -153,33 +182,50 @@ impl Kept {
 pub(crate) async fn keep(kept: Arc<Kept>, stop: CancellationToken) {
     let key = &kept.lease.key;
     let work = async {
+        let mut taken = Instant::now();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
             kept.lease.lost.notified().await;
-            if kept.wished() == wire::InstanceStatus::Draining {
-                continue;
+            if kept.is_leaving() {
+                return;
             }
             tracing::warn!(
                 service = %key.service, instance = %key.instance_id,
                 "the lease was lost, registering anew"
             );
-            loop {
-                match kept.register_within(START_WITHIN).await {
-                    Ok(()) => break,
-                    Err(Error::Refused(reason)) => {
-                        tracing::warn!(service = %key.service, %reason, "told to leave");
-                        kept.lease.retired.send_replace(true);
-                        return;
-                    }
-                    Err(error) => {
-                        tracing::error!(service = %key.service, %error, "not registered");
-                        sleep(RETRY_MOST).await;
-                    }
-                }
+            if taken.elapsed() >= REAL_AFTER {
+                backoff.reset();
             }
+            let wait = backoff.next(&mut rand::rng());
+            sleep(wait).await;
+            if !take_again(&kept).await {
+                return;
+            }
+            taken = Instant::now();
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
         () = work => {}
+    }
+}
+
+/// Tries until there is a lease; false when there is to be none.
+async fn take_again(kept: &Kept) -> bool {
+    let service = &kept.lease.key.service;
+    loop {
+        match kept.register_within(START_WITHIN).await {
+            Ok(()) => return true,
+            Err(Error::Closed) => return false,
+            Err(Error::Refused(reason)) => {
+                tracing::warn!(%service, %reason, "told to leave");
+                kept.lease.retired.send_replace(true);
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(%service, %error, "not registered");
+                sleep(RETRY_MOST).await;
+            }
+        }
     }
 }

@@ -227,7 +227,7 @@ impl Registration {
     /// then ends by itself.
     pub async fn drain(self, wait: Duration) -> Result<Drained, Error> {
         let begun = Instant::now();
-        self.kept.wish(wire::InstanceStatus::Draining);
+        self.kept.settle().await;
         let status = wire::InstanceStatus::Draining;
         let revision = self
             .kept
@@ -250,9 +250,10 @@ impl Registration {
     /// [`Error::Unavailable`] when the registry could not be told; the lease
     /// then ends by itself.
     pub async fn deregister(self) -> Result<(), Error> {
+        self.kept.settle().await;
         let lease = self.kept.lease.reference();
-        // Not renewed, and not registered anew, from here on.
-        self.kept.client.leases().remove(&self.kept.lease.key);
+        // Not renewed from here on.
+        self.kept.client.leases().remove(&self.kept.lease);
         let Some(lease) = lease else {
             return Ok(());
         };
@@ -308,7 +309,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.kept.client.leases().remove(&self.kept.lease.key);
+        self.kept.client.leases().remove(&self.kept.lease);
     }
 }
 

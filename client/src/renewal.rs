@@ -37,8 +37,14 @@ const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// Renewals on their way; a replica that lets more pile up does not read.
 const UNSENT_MAX: usize = 8;
 
-/// No lease is so short that it must be renewed more often.
+/// No lease is so short that it must be renewed more often, and none so long
+/// that it may be renewed more seldom: a third of ten minutes.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
+const INTERVAL_MAX: Duration = Duration::from_secs(200);
+
+/// A stream that was answered and lasted for so long was a good one; another
+/// is not waited for. One that breaks sooner, again and again, is.
+const GOOD_AFTER: Duration = RECONNECT_MOST;
 
 /// The leases of a process.
 #[derive(Debug, Default)]
@@ -97,8 +103,16 @@ impl Leases {
         Ok(())
     }
 
-    pub(crate) fn remove(&self, key: &Key) {
-        self.held().remove(key);
+    /// Leaves alone who has come under the same key since.
+    pub(crate) fn remove(&self, lease: &Arc<Lease>) {
+        let mut held = self.held();
+        if held
+            .get(&lease.key)
+            .is_some_and(|it| Arc::ptr_eq(it, lease))
+        {
+            held.remove(&lease.key);
+        }
+        drop(held);
         self.changed.notify_one();
     }
 
@@ -144,13 +158,18 @@ impl Lease {
             .number
             .compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
-        if ours {
+        if ours && number != 0 {
             self.lost.notify_one();
         }
     }
 
     fn interval(&self) -> Duration {
-        Duration::from_millis(self.interval_ms.load(Ordering::Acquire)).max(INTERVAL_MIN)
+        let interval = Duration::from_millis(self.interval_ms.load(Ordering::Acquire));
+        interval.clamp(INTERVAL_MIN, INTERVAL_MAX)
+    }
+
+    fn is(&self, number: u64) -> bool {
+        number != 0 && self.number.load(Ordering::Acquire) == number
     }
 }
 
@@ -165,6 +184,7 @@ pub(crate) async fn renew(cluster: Cluster, leases: Arc<Leases>, stop: Cancellat
             let (position, channel) = cluster.channel();
             let replica = cluster.endpoint_at(position).to_owned();
             let mut stream = RenewalStream::new(&leases);
+            let opened = Instant::now();
             match stream.run(channel).await {
                 Ended::Idle => continue,
                 Ended::GoingAway => tracing::debug!(%replica, "replica says goodbye"),
@@ -173,7 +193,7 @@ pub(crate) async fn renew(cluster: Cluster, leases: Arc<Leases>, stop: Cancellat
                 }
             }
             cluster.move_on(position);
-            if stream.was_answered {
+            if stream.was_answered && opened.elapsed() >= GOOD_AFTER {
                 backoff.reset();
             }
             let wait = backoff.next(&mut rand::rng());
@@ -322,7 +342,7 @@ impl<'a> RenewalStream<'a> {
             }
         }
         for retired in &answer.retire {
-            if let Some(lease) = find(retired) {
+            if let Some(lease) = find(retired).filter(|lease| lease.is(retired.lease)) {
                 lease.retired.send_replace(true);
             }
         }

@@ -5,6 +5,7 @@
 
 mod calls;
 mod cold_start;
+mod hostile;
 mod instance;
 mod process;
 mod registering;
