@@ -62,6 +62,16 @@ pub enum StorageError {
         /// Who wants to use it.
         expected: Identity,
     },
+    /// Opened again, the file is another than before.
+    #[error("{path} was replaced while the replica ran: it was that of {expected}, on disk {:016x}, and is that of {found}, on disk {:016x}; put the former back and start the replica again", .expected.disk_id, .found.disk_id, path = .path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+        /// Who wrote the file that is there.
+        found: Identity,
+        /// Who wrote the one that was.
+        expected: Identity,
+    },
     /// A record fails its checksum or does not fit its neighbours.
     #[error("{path}: {what} is damaged ({reason}); nothing was dropped or repaired: {RECOVER_FROM_A_PEER}", path = .path.display())]
     Damaged {

@@ -171,7 +171,7 @@ impl Storage {
         let (database, notes) = self.opener.open()?;
         let found = contain(&self.path, || identity_in(&database, &self.path))?;
         if found != self.identity {
-            return Err(StorageError::OtherIdentity {
+            return Err(StorageError::Replaced {
                 path: self.path.clone(),
                 found,
                 expected: self.identity,

@@ -133,9 +133,13 @@ fn another_disk_is_not_taken_for_the_one_that_failed() {
             .found(7, &snapshot(1, 1, 10), &hard_state(1, 1))
             .expect("founds");
         let error = storage.reopen().expect_err("is another's");
-        assert!(
-            matches!(error, StorageError::OtherIdentity { .. }),
-            "{error}"
+        assert!(matches!(error, StorageError::Replaced { .. }), "{error}");
+        // The operator can tell the two apart.
+        let said = error.to_string();
+        let (was, is) = said.split_once(", and is").expect("both are named");
+        assert_ne!(
+            was.split_once("that of").map(|it| it.1),
+            is.split_once("that of").map(|it| it.1)
         );
         assert!(!error.may_pass());
     }
