@@ -48,8 +48,8 @@ const DAMAGED_MAX: u32 = 3;
 pub(crate) enum Ended {
     /// Nothing is followed any more.
     Idle,
-    /// The replica is stopping.
-    GoingAway,
+    /// The replica is stopping, and spreads those who leave over this time.
+    GoingAway(Option<Duration>),
     /// The replica is cut off from a leader; another may not be.
     Stale,
     /// Anything else.
@@ -173,7 +173,11 @@ impl Conversation {
                 self.cluster = welcome.cluster_id;
                 return Ok(Some(self.report_interval(&welcome)));
             }
-            Some(Answer::GoingAway(_)) => return Err(Ended::GoingAway),
+            Some(Answer::GoingAway(going_away)) => {
+                let within = going_away.reconnect_within;
+                let within = within.and_then(|within| trimtab_proto::duration::parse(&within));
+                return Err(Ended::GoingAway(within));
+            }
             Some(news) => self.take(news)?,
             // It only says whether it is cut off.
             None => {}
@@ -258,7 +262,7 @@ impl Conversation {
                     return Ok(());
                 };
                 if !matches!(*followed.known.borrow(), Known::View { .. }) {
-                    self.ask_anew(&followed.service);
+                    return self.ask_anew(&followed.service);
                 }
             }
             Answer::Welcome(_) | Answer::GoingAway(_) => {}
@@ -308,14 +312,20 @@ impl Conversation {
                 if asked.damaged >= DAMAGED_MAX {
                     return Err(Ended::Broken(error.to_string()));
                 }
-                self.ask_anew(&followed.service);
-                Ok(())
+                self.ask_anew(&followed.service)
             }
         }
     }
 
     /// Drops the subscription and makes it again with nothing known.
-    fn ask_anew(&mut self, service: &Arc<str>) {
+    ///
+    /// # Errors
+    /// When the replica makes this say more than it takes.
+    fn ask_anew(&mut self, service: &Arc<str>) -> Result<(), Ended> {
+        if self.outbox.len() >= OUTBOX_MAX {
+            let reason = format!("{OUTBOX_MAX} requests wait, and the replica takes none");
+            return Err(Ended::Broken(reason));
+        }
         let service = service.to_string();
         self.outbox.push_back(Ask::Unsubscribe(wire::Unsubscribe {
             service: service.clone(),
@@ -325,12 +335,13 @@ impl Conversation {
             known_revision: 0,
             known_checksum: 0,
         }));
+        Ok(())
     }
 
     fn report_interval(&self, welcome: &wire::Welcome) -> Duration {
         let asked_for = welcome
             .report_interval
-            .and_then(|interval| interval.try_into().ok());
+            .and_then(|interval| trimtab_proto::duration::parse(&interval));
         let interval = self.report_interval.or(asked_for);
         bounded(interval.unwrap_or(REPORT_INTERVAL))
     }

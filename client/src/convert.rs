@@ -15,6 +15,10 @@ use crate::policy::{
 };
 use crate::view::{Group, GroupState, Instance, InstanceStatus, View};
 
+/// The largest weight and the largest capacity that the protocol has: what is
+/// larger, as no registry says, is brought down to it before it is summed up.
+const PARTS_MAX: u32 = 10_000;
+
 /// Checks and reads a view as it travels.
 ///
 /// # Errors
@@ -44,7 +48,7 @@ fn assemble(view: wire::View) -> View {
         group_entry(&mut groups, &group.name).state = state;
     }
     for weight in route.weights {
-        group_entry(&mut groups, &weight.group).weight = weight.basis_points;
+        group_entry(&mut groups, &weight.group).weight = weight.basis_points.min(PARTS_MAX);
     }
     for instance in view.instances {
         let group = group_entry(&mut groups, &instance.group);
@@ -94,7 +98,7 @@ fn outliers_from_wire(outliers: &wire::OutlierPolicy) -> OutlierPolicy {
 /// A negative duration is none.
 fn duration_from_wire(duration: Option<prost_types::Duration>) -> Duration {
     duration
-        .and_then(|duration| Duration::try_from(duration).ok())
+        .and_then(|duration| trimtab_proto::duration::parse(&duration))
         .unwrap_or_default()
 }
 
@@ -161,7 +165,7 @@ fn instance_from_wire(instance: wire::Instance) -> Instance {
         id: instance.id.into(),
         address: instance.address.into(),
         zone: instance.zone.into(),
-        capacity: instance.capacity.max(1),
+        capacity: instance.capacity.clamp(1, PARTS_MAX),
         metadata: Arc::new(instance.metadata),
         status,
     }

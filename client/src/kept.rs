@@ -123,7 +123,7 @@ impl Kept {
             .await?;
         let interval: Option<Duration> = granted
             .renew_interval
-            .and_then(|interval| interval.try_into().ok());
+            .and_then(|interval| trimtab_proto::duration::parse(&interval));
         let interval = interval
             .ok_or_else(|| Error::Malformed("registration: it has no renewal interval".into()))?;
         if granted.lease == 0 {

@@ -47,7 +47,7 @@ pub(crate) async fn resolve(
 fn log(ended: &Ended, was_welcome: bool, replica: &str) {
     match ended {
         Ended::Idle => {}
-        Ended::GoingAway => tracing::debug!(%replica, "replica says goodbye"),
+        Ended::GoingAway(_) => tracing::debug!(%replica, "replica says goodbye"),
         Ended::Stale => tracing::debug!(%replica, "replica is cut off from a leader"),
         Ended::Broken(reason) if was_welcome => {
             tracing::info!(%replica, %reason, "watch broke, keeping the last views");

@@ -263,7 +263,7 @@ impl Observer {
 fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
     if let Some(back_for) = answer.back_for {
         // What is not a time was not said by a replica of ours: no time at all.
-        let back_for = Duration::try_from(back_for).unwrap_or_default();
+        let back_for = trimtab_proto::duration::parse(&back_for).unwrap_or_default();
         observation.back.insert(replica, back_for);
     }
     for watcher in answer.watchers {

@@ -46,7 +46,7 @@ impl<L: Connection> Lineup<L> {
             let standings = groups.entry(Arc::clone(&group.name)).or_default();
             standings.in_panic = coverage.in_panic.contains(&group.name);
             if coverage.uncovered.contains(&group.name) {
-                uncovered += group.weight;
+                uncovered = group.weight.saturating_add(uncovered);
             }
         }
         for endpoint in self.endpoints.values() {

@@ -394,7 +394,7 @@ fn brake(wire: wire::Brake) -> Brake {
 
 /// A negative duration says nothing.
 fn duration(wire: prost_types::Duration) -> Option<Duration> {
-    Duration::try_from(wire).ok()
+    trimtab_proto::duration::parse(&wire)
 }
 
 fn timestamp(wire: prost_types::Timestamp) -> Option<SystemTime> {

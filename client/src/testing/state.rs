@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::Status;
+use trimtab_proto::duration::parse;
 use trimtab_proto::v1 as wire;
 use wire::watch_response::Kind as Answer;
 
@@ -179,7 +180,7 @@ impl State {
                 .loads
                 .entry((report.service, report.group))
                 .or_default();
-            let latency = report.latency_total.and_then(|it| it.try_into().ok());
+            let latency = report.latency_total.as_ref().and_then(parse);
             load.calls = load.calls.saturating_add(report.calls);
             load.errors = load.errors.saturating_add(report.errors);
             load.latency_total = load
@@ -235,8 +236,7 @@ impl State {
                 "service, instance.id and instance.group must be given",
             ));
         }
-        let ttl: Option<Duration> = request.ttl.and_then(|ttl| ttl.try_into().ok());
-        let ttl = ttl.unwrap_or(TTL);
+        let ttl = request.ttl.as_ref().and_then(parse).unwrap_or(TTL);
         let instance = FakeInstance {
             id: said.id.clone(),
             group: said.group.clone(),

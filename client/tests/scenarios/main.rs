@@ -3,8 +3,10 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod absurd;
 mod calls;
 mod cold_start;
+mod ending;
 mod hostile;
 mod instance;
 mod process;

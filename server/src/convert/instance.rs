@@ -108,7 +108,7 @@ pub(crate) fn register(request: v1::RegisterRequest, at_ms: u64) -> Result<Regis
 
 /// A negative or immense duration becomes one that no rule allows.
 fn millis(duration: &prost_types::Duration) -> u64 {
-    std::time::Duration::try_from(*duration).map_or(0, |duration| {
+    trimtab_proto::duration::parse(duration).map_or(0, |duration| {
         u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
     })
 }

@@ -20,7 +20,7 @@ pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
 /// A duration that may be absent or, from a confused peer, negative: both
 /// mean none.
 fn optional_duration(duration: Option<prost_types::Duration>) -> Option<Duration> {
-    duration.and_then(|duration| Duration::try_from(duration).ok())
+    duration.and_then(|duration| trimtab_proto::duration::parse(&duration))
 }
 
 /// What a caller reported of one group.

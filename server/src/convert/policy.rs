@@ -96,7 +96,7 @@ fn millis(field: &str, asked: Option<Duration>) -> Result<u64, Invalid> {
     let Some(asked) = asked else {
         return Ok(0);
     };
-    let span = std::time::Duration::try_from(asked).map_err(|_| {
+    let span = trimtab_proto::duration::parse(&asked).ok_or_else(|| {
         let seconds = format_args!("{} s", asked.seconds);
         Invalid::new(field, seconds, "must not be negative")
     })?;

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use tokio::sync::watch;
@@ -19,9 +20,21 @@ use trimtab_registry::rejection::{Missing, Rejection};
 use super::context::Context;
 use super::status::{of_invalid, of_propose_error, of_rejection};
 use super::watching::{Watching, view_update};
+use crate::convert;
 
 /// Services in one page of the list.
 pub const SERVICES_PER_PAGE_MAX: u32 = 1_000;
+
+/// Callers that a replica welcomes and answers without holding up others: well
+/// below what one core does.
+const WELCOMES_PER_SECOND: u64 = 5_000;
+
+/// A few callers leave as those of a replica that died do.
+const LEAVE_WITHIN_MIN: Duration = Duration::from_millis(100);
+
+/// Replicas take callers to be elsewhere after eight seconds
+/// (`WATCHERS_MOVE_WITHIN`): this leaves them time to find another.
+const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(3);
 
 /// The service.
 #[derive(Debug)]
@@ -115,6 +128,16 @@ impl Discovery for DiscoveryService {
     }
 }
 
+/// Spreads so many callers over a moment, so that the replicas that are left
+/// can welcome them.
+fn goodbye(watchers: usize) -> GoingAway {
+    let millis = watchers as u64 * 1_000 / WELCOMES_PER_SECOND;
+    let within = Duration::from_millis(millis).clamp(LEAVE_WITHIN_MIN, LEAVE_WITHIN_MAX);
+    GoingAway {
+        reconnect_within: Some(convert::duration(within)),
+    }
+}
+
 fn summary(service: &trimtab_registry::service::Service) -> ServiceSummary {
     let ready = service
         .instances()
@@ -161,7 +184,8 @@ impl Session {
             let answer = tokio::select! {
                 () = stop.cancelled() => {
                     self.ended = true;
-                    Some(Ok(Some(watch_response::Kind::GoingAway(GoingAway {}))))
+                    let goodbye = goodbye(self.context.watchers.count());
+                    Some(Ok(Some(watch_response::Kind::GoingAway(goodbye))))
                 }
                 Ok(()) = self.cut_off.changed() => Some(Ok(None)),
                 request = self.requests.message() => match request {
@@ -188,5 +212,19 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_callers_are_spread_and_none_is_kept_for_long() {
+        let within = |watchers| goodbye(watchers).reconnect_within;
+        let millis = |millis| Some(convert::duration(Duration::from_millis(millis)));
+        assert_eq!(within(0), millis(100));
+        assert_eq!(within(5_000), millis(1_000));
+        assert_eq!(within(1_000_000), millis(3_000));
     }
 }

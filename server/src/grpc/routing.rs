@@ -177,8 +177,10 @@ impl Routing for RoutingService {
         let dry_run = is_dry_run(request.options.as_ref());
         let quiet = match request.quiet {
             None => QUIET_DEFAULT,
-            Some(quiet) => Duration::try_from(quiet)
-                .map_err(|_| of_invalid(Invalid::new("quiet", quiet, "must not be negative")))?,
+            Some(quiet) => trimtab_proto::duration::parse(&quiet).ok_or_else(|| {
+                let seconds = format_args!("{} s", quiet.seconds);
+                of_invalid(Invalid::new("quiet", seconds, "must not be negative"))
+            })?,
         };
         let mut command = convert::teardown(request, self.context.now_ms()).map_err(of_invalid)?;
         // What the log would refuse anyway is refused first, with its reason.

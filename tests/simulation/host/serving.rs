@@ -285,7 +285,10 @@ impl Host {
     pub(super) fn say_goodbye(&mut self) {
         let streams: Vec<u64> = self.streams.keys().copied().collect();
         for stream in streams {
-            self.say(stream, Some(watch_response::Kind::GoingAway(GoingAway {})));
+            self.say(
+                stream,
+                Some(watch_response::Kind::GoingAway(GoingAway::default())),
+            );
             self.streams.remove(&stream);
         }
     }
