@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use tonic::Code;
+use trimtab_client::client::Client;
 use trimtab_proto::latency::{BUCKETS, Latencies};
 use trimtab_proto::v1::watch_request::Kind as Ask;
 use trimtab_proto::v1::watch_response::Kind as Answer;
 use trimtab_proto::v1::{GroupLoad, LoadReports};
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::eventually;
+use trimtab_tests::instance::Instance;
 
 use crate::by_hand::Watch;
 
@@ -77,4 +79,46 @@ async fn more_counts_than_there_are_buckets_are_refused() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     let words = "load_reports.loads.latency_buckets must have at most 32, but is \"33 counts\"";
     assert!(refused.message().contains(words), "{refused:?}");
+}
+
+/// What a caller of ours measures is what the operator is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_ours_tell_their_latencies_and_failures() {
+    const CALLS: u64 = 20;
+    const FAILED: u64 = 2;
+    let took = Duration::from_millis(60);
+    let cluster = Cluster::start(1).await;
+    let instance = Instance::start("v1", "a");
+    cluster
+        .register_at(1, "catalog", "v1", "a", &instance.address())
+        .await;
+    let client = Client::connect(&cluster.endpoints()).expect("valid");
+    let balancer = client.service("catalog").await.expect("known");
+    let calls = (0..CALLS).map(|number| {
+        let balancer = balancer.clone();
+        tokio::spawn(async move {
+            let picked = balancer.pick().await.expect("an instance");
+            tokio::time::sleep(took).await;
+            match number < FAILED {
+                true => picked.failure(),
+                false => picked.success(),
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.expect("ended");
+    }
+    let operator = cluster.operator();
+    let status = eventually(
+        "the calls",
+        async || operator.describe("catalog").await.expect("described"),
+        |status| status.group("v1").is_some_and(|it| it.calls == CALLS),
+    )
+    .await;
+    let group = status.group("v1").expect("a group");
+    assert_eq!(group.errors, FAILED);
+    // Calls are counted in buckets that are half as wide as where they begin.
+    let (p50, p99) = (group.latency_p50, group.latency_p99);
+    assert!(p50 >= Some(took * 2 / 3), "{p50:?}");
+    assert!(p99 >= p50, "{p99:?}");
 }
