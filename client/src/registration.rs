@@ -226,6 +226,20 @@ impl Registration {
     /// [`Error::Unavailable`] when the registry could not be told; the lease
     /// then ends by itself.
     pub async fn drain(self, wait: Duration) -> Result<Drained, Error> {
+        let drained = self.stop_calls(wait).await?;
+        self.deregister().await?;
+        Ok(drained)
+    }
+
+    /// The first part of [`drain`](Registration::drain): says DRAINING, and
+    /// waits until every caller has said that it sends nothing new, at most
+    /// `wait`. It stays registered, for operators to see, and takes no calls
+    /// ever again; [`deregister`](Registration::deregister) it when the last
+    /// is answered. May be given up, and asked again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the registry could not be told.
+    pub async fn stop_calls(&self, wait: Duration) -> Result<Drained, Error> {
         let begun = Instant::now();
         self.kept.settle().await;
         let status = wire::InstanceStatus::Draining;
@@ -233,15 +247,13 @@ impl Registration {
             .kept
             .set_status(status, wait.max(DEFAULT_DEADLINE))
             .await?;
-        let drained = match revision {
+        Ok(match revision {
             Some(revision) => self.receipts(revision, begun, wait).await,
             None => Drained {
                 complete: true,
                 laggards: Vec::new(),
             },
-        };
-        self.deregister().await?;
-        Ok(drained)
+        })
     }
 
     /// Leaves at once. Calls that are on their way may fail.

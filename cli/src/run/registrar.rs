@@ -174,13 +174,11 @@ impl Registrar {
     }
 
     async fn drain(&mut self, run: u64) {
-        let Some(held) = self.held.take() else {
+        let Some(held) = &self.held else {
             return self.tell(run, News::Drained(Ok(Vec::new()))).await;
         };
-        let drain = held.registration.drain(self.drain_within);
-        tokio::pin!(drain);
         let drained = tokio::select! {
-            drained = &mut drain => drained,
+            drained = held.registration.stop_calls(self.drain_within) => drained,
             _ = self.wanted.changed() => {
                 // Looked at next.
                 self.wanted.mark_changed();

@@ -26,6 +26,8 @@ async fn callers_let_go_before_the_program_is_asked_to_end() {
     assert!(!said.contains(&"signal TERM".to_owned()), "{said:?}");
     caller.confirm(draining.revision).await;
     program.until("signal TERM").await;
+    // It may still be answering, and is in the registry until it has ended.
+    stage.until_status(InstanceStatus::Draining).await;
     program.tell("exit 7").await;
     caller.until(None).await;
     assert_eq!(supervisor.ended().await, 7);
@@ -64,6 +66,7 @@ async fn asked_again_it_hurries_and_then_kills() {
     supervisor.signal(Signal::TERM);
     program.died().await;
     assert_eq!(supervisor.ended().await, 128 + 9);
+    stage.until_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
