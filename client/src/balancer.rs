@@ -16,6 +16,7 @@ use crate::call::{CallOptions, call};
 use crate::connection::Protocol;
 use crate::endpoint::{Connection, Ongoing, Outcome};
 use crate::error::Error;
+use crate::explain::Explanation;
 use crate::pool::Pool;
 use crate::response_body::ResponseBody;
 use crate::shared::Shared;
@@ -88,6 +89,12 @@ impl Balancer {
             (_, true) => Some(ViewSource::Disk),
             (_, false) => Some(ViewSource::Registry),
         }
+    }
+
+    /// Why each instance would be chosen for the next call, or would not:
+    /// print it for a table.
+    pub fn explain(&self) -> Explanation {
+        self.pool.explain()
     }
 
     /// Chooses an instance for one call by any protocol. Waits for one to be

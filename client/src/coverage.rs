@@ -1,13 +1,17 @@
 //! Which groups carry the calls: from what the route wants to the last resort.
 
+use std::fmt;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::shares::TOTAL_MAX;
 use crate::view::GroupState;
 use crate::vitals::Vitals;
 
 /// What is known of the connection to an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LinkState {
     /// The first attempt has not ended.
     Untried,
@@ -22,6 +26,9 @@ pub enum LinkState {
 pub(crate) struct Candidate<T> {
     pub(crate) target: T,
     pub(crate) vitals: Arc<Vitals>,
+    /// A hash of its id: the same in every process.
+    pub(crate) rank: u64,
+    pub(crate) zone: Arc<str>,
     pub(crate) capacity: u32,
     /// READY, not SUSPECT.
     pub(crate) ready: bool,
@@ -52,8 +59,9 @@ pub(crate) struct Coverage {
 }
 
 /// From what the route wants to the last resort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
     /// Groups with weight.
     Weighted,
     /// Groups that carried traffic before.
@@ -64,6 +72,28 @@ pub(crate) enum Level {
     Retiring,
     /// There is nothing to call.
     Nothing,
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Untried => "connecting",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Weighted => "calls go to groups with weight",
+            Self::Standby => "calls go to groups that carried traffic before",
+            Self::Dark => "calls go to groups that never carried traffic",
+            Self::Retiring => "calls go to groups that are being torn down",
+            Self::Nothing => "there is nothing to call",
+        })
+    }
 }
 
 // === impl Coverage ===
@@ -136,16 +166,18 @@ impl<T> CandidateGroup<T> {
         ejected * 2 > all
     }
 
-    /// Those who take the group's calls now, the first of these that there
-    /// are any of: READY and not ejected; READY; SUSPECT.
-    pub(crate) fn into_members(self) -> Vec<Candidate<T>> {
+    /// Those who take the group's calls now, with their positions among all:
+    /// the first of these that there are any of: READY and not ejected; READY;
+    /// SUSPECT.
+    pub(crate) fn into_members(self) -> Vec<(usize, Candidate<T>)> {
         let in_panic = self.is_in_panic();
         let any_sound = self.candidates.iter().any(Candidate::is_sound);
         let takes_calls = |c: &Candidate<T>| match any_sound {
             true => c.is_sound() && (in_panic || !c.ejected),
             false => c.link == LinkState::Up,
         };
-        self.candidates.into_iter().filter(takes_calls).collect()
+        let candidates = self.candidates.into_iter().enumerate();
+        candidates.filter(|(_, c)| takes_calls(c)).collect()
     }
 
     fn capacity(&self) -> u64 {

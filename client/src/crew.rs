@@ -4,18 +4,40 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
-use crate::coverage::CandidateGroup;
+use crate::continuity::GroupMemory;
+use crate::coverage::{Candidate, CandidateGroup};
 use crate::latency::Moment;
-use crate::picker::Ask;
-use crate::sampler::Sampler;
-use crate::vitals::{Load, Vitals};
+use crate::maglev::Table;
+use crate::picker::{Ask, Rules};
+use crate::policy::Balancing;
+use crate::side::{Arrangement, Side, split_of};
+use crate::sticky::StickyKey;
+use crate::vitals::Vitals;
+
+/// An instance of the caller's zone gives way to one of another zone whose
+/// next call is expected to cost less than this part of its own: whatever was
+/// reckoned of zones, no zone is called until it melts.
+const ZONE_PATIENCE: f32 = 4.0;
+
+/// Turns of instances that are not connected any more are passed over; the
+/// picker that knows of it is on its way.
+const TURNS_PASSED_MAX: usize = 8;
+
+/// Who sits where nobody does.
+const NOBODY: u16 = u16::MAX;
 
 /// Of the READY ones those that are connected, or else of the SUSPECT ones.
 #[derive(Debug)]
 pub(crate) struct Crew<T> {
     name: Arc<str>,
     members: Box<[Member<T>]>,
-    sampler: Sampler,
+    /// All of them, or those in the caller's zone where that is preferred.
+    here: Side,
+    /// Those that get the calls for which there is no capacity here.
+    away: Option<Side>,
+    /// Of 2^32 calls, how many stay here.
+    stay: u64,
+    keyed: Option<Keyed>,
 }
 
 /// All that is looked at before one is chosen is here or one pointer away.
@@ -27,23 +49,72 @@ struct Member<T> {
     target: T,
 }
 
+/// Consistent hashing.
+#[derive(Debug)]
+struct Keyed {
+    /// Over all who may take calls, so that it stays when connections change.
+    table: Arc<Table>,
+    /// Which member is behind a position of the table.
+    seats: Box<[u16]>,
+}
+
+/// What a member does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Takes calls.
+    Here,
+    /// Takes those for which there is no capacity in the caller's zone.
+    Away,
+    /// Takes calls when no other can.
+    Reserve,
+}
+
 // === impl Crew ===
 
 impl<T> Crew<T> {
-    pub(crate) fn new(group: CandidateGroup<T>) -> Self {
+    pub(crate) fn new(
+        group: CandidateGroup<T>,
+        rules: &Rules<'_>,
+        memory: &mut GroupMemory,
+        seed: u64,
+    ) -> Self {
         let name = Arc::clone(&group.name);
-        let candidates = group.into_members();
-        let capacities: Vec<u32> = candidates.iter().map(|c| c.capacity.max(1)).collect();
-        let members = candidates.into_iter().map(|c| Member {
-            vitals: c.vitals,
-            per_capacity: 1.0 / c.capacity.max(1) as f32,
-            target: c.target,
-        });
+        let split = rules.zone.map(|zone| (zone, split_of(&group, zone)));
+        let hashes = rules.balancing == Balancing::ConsistentHash;
+        let ranks = hashes.then(|| group.candidates.iter().map(rank_and_capacity).collect());
+        let mut members = group.into_members();
+        let arrangement = match split {
+            Some((zone, split)) => Arrangement::around(zone, &split, &mut members),
+            None => Arrangement::everywhere(&members),
+        };
+        let in_turn = rules.balancing == Balancing::RoundRobin;
+        let side = |begin: usize, weights: &[u32], kept| {
+            let ranks = members[begin..].iter().map(|(_, c)| c.rank);
+            let weighted: Vec<(u64, u32)> = ranks.zip(weights.iter().copied()).collect();
+            Side::new(begin, &weighted, in_turn.then_some(kept), seed)
+        };
+        let here = side(0, &arrangement.here, &mut memory.here);
+        let away = (!arrangement.away.is_empty())
+            .then(|| side(arrangement.here.len(), &arrangement.away, &mut memory.away));
         Self {
             name,
-            members: members.collect(),
-            sampler: Sampler::new(&capacities),
+            here,
+            away,
+            stay: arrangement.stay,
+            keyed: ranks.map(|ranks| Keyed::new(ranks, &members, &mut memory.table)),
+            members: members.into_iter().map(|(_, c)| Member::new(c)).collect(),
         }
+    }
+
+    /// Everybody, and what each does.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = (&T, Role)> {
+        let role = |member| match &self.away {
+            _ if self.here.has(member) => Role::Here,
+            Some(away) if away.has(member) => Role::Away,
+            _ => Role::Reserve,
+        };
+        let members = self.members.iter().enumerate();
+        members.map(move |(position, member)| (&member.target, role(position)))
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -53,30 +124,79 @@ impl<T> Crew<T> {
     /// One that is connected, and is not to be avoided while there is another.
     pub(crate) fn choose(
         &self,
-        ask: Ask,
+        ask: Ask<'_>,
         avoid: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
         let suits = |member: &Member<T>| member.vitals.is_connected() && !avoid(&member.target);
-        let best = self.less_loaded_of_two(ask.now, suits, rng).or_else(|| {
+        let best = match (&self.keyed, ask.key) {
+            (Some(keyed), Some(key)) => self.by_key(keyed, key, suits),
+            _ => self.by_zone(ask.now, suits, rng),
+        };
+        let best = best.or_else(|| {
             self.first_that(suits, rng)
                 .or_else(|| self.first_that(|member| member.vitals.is_connected(), rng))
         })?;
         Some(&best.target)
     }
 
-    /// Of two drawn by capacity, the one whose next call is expected to take
-    /// less of the time and of the capacity it has.
-    fn less_loaded_of_two(
+    fn by_key(
+        &self,
+        keyed: &Keyed,
+        key: &StickyKey,
+        suits: impl Fn(&Member<T>) -> bool,
+    ) -> Option<&Member<T>> {
+        keyed
+            .table
+            .preferences(key.hash(0))
+            .filter_map(|position| self.members.get(usize::from(*keyed.seats.get(position)?)))
+            .find(|member| suits(member))
+    }
+
+    fn by_zone(
         &self,
         now: Moment,
         suits: impl Fn(&Member<T>) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&Member<T>> {
-        let (first, second) = self.sampler.sample_two(rng)?;
+        let Some(away) = &self.away else {
+            return self.of_side(&self.here, now, suits, rng);
+        };
+        if u64::from(rng.next_u32()) >= self.stay {
+            return self.of_side(away, now, suits, rng);
+        }
+        let here = self.of_side(&self.here, now, &suits, rng)?;
+        let other = self.members.get(away.sample_two(rng)?.0)?;
+        let (cost_here, cost_there) = costs(here, other, now);
+        if cost_here > cost_there * ZONE_PATIENCE && suits(other) {
+            return Some(other);
+        }
+        Some(here)
+    }
+
+    fn of_side(
+        &self,
+        side: &Side,
+        now: Moment,
+        suits: impl Fn(&Member<T>) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&Member<T>> {
+        if side.has_turns() {
+            let turns = std::iter::repeat_with(|| self.members.get(side.next()?));
+            let mut turns = turns.take(TURNS_PASSED_MAX).flatten();
+            return turns.find(|member| suits(member));
+        }
+        let (first, second) = side.sample_two(rng)?;
         let (first, second) = (self.members.get(first)?, self.members.get(second)?);
         match (suits(first), suits(second)) {
-            (true, true) => Some(less_loaded(first, second, now)),
+            (true, true) => {
+                let (cost_first, cost_second) = costs(first, second, now);
+                Some(if cost_second < cost_first {
+                    second
+                } else {
+                    first
+                })
+            }
             (true, false) => Some(first),
             (false, true) => Some(second),
             (false, false) => None,
@@ -88,26 +208,65 @@ impl<T> Crew<T> {
         suits: impl Fn(&Member<T>) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&Member<T>> {
-        let (before, from) = self.members.split_at(
-            rng.random_range(0..self.members.len().max(1))
-                .min(self.members.len()),
-        );
+        if self.members.is_empty() {
+            return None;
+        }
+        let middle = rng.random_range(0..self.members.len());
+        let (before, from) = self.members.split_at(middle);
         from.iter().chain(before).find(|member| suits(member))
     }
 }
 
-fn less_loaded<'a, T>(a: &'a Member<T>, b: &'a Member<T>, now: Moment) -> &'a Member<T> {
+// === impl Member ===
+
+impl<T> Member<T> {
+    fn new(candidate: Candidate<T>) -> Self {
+        Self {
+            vitals: candidate.vitals,
+            per_capacity: 1.0 / candidate.capacity.max(1) as f32,
+            target: candidate.target,
+        }
+    }
+}
+
+/// What the next call is expected to cost at each of two: the time it would
+/// take if calls wait for each other, for what capacity there is.
+///
+/// One that has not answered yet is taken to be as fast as the other, drawn as
+/// it is from the group: so it gets neither everything nor nothing.
+fn costs<T>(a: &Member<T>, b: &Member<T>, now: Moment) -> (f32, f32) {
     let (load_a, load_b) = (a.vitals.load(now), b.vitals.load(now));
-    // One that has not answered yet is taken to be as fast as the other, drawn
-    // as it is from the group: it gets neither everything nor nothing.
-    let both_known = load_a.latency > 0.0 && load_b.latency > 0.0;
-    let cost = |load: Load, member: &Member<T>| {
-        let latency = if both_known { load.latency } else { 1.0 };
-        (load.in_flight as f32 + 1.0) * latency * member.per_capacity
-    };
-    if cost(load_b, b) < cost(load_a, a) {
-        b
-    } else {
-        a
+    let cost_a = (load_a.in_flight as f32 + 1.0) * a.per_capacity;
+    let cost_b = (load_b.in_flight as f32 + 1.0) * b.per_capacity;
+    if load_a.latency == 0.0 || load_b.latency == 0.0 {
+        return (cost_a, cost_b);
+    }
+    (cost_a * load_a.latency, cost_b * load_b.latency)
+}
+
+fn rank_and_capacity<T>(candidate: &Candidate<T>) -> (u64, u32) {
+    (candidate.rank, candidate.capacity.max(1))
+}
+
+// === impl Keyed ===
+
+impl Keyed {
+    /// Of all who may take calls, and of those who do, with their positions
+    /// among all.
+    fn new<T>(
+        all: Vec<(u64, u32)>,
+        members: &[(usize, Candidate<T>)],
+        kept: &mut Option<Arc<Table>>,
+    ) -> Self {
+        let mut seats = vec![NOBODY; all.len()];
+        for (member, (position, _)) in members.iter().enumerate() {
+            seats[*position] = member.try_into().unwrap_or(NOBODY);
+        }
+        let table = Table::renew(kept.as_ref(), all);
+        *kept = Some(Arc::clone(&table));
+        Self {
+            table,
+            seats: seats.into(),
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) trait Connection {
 #[derive(Debug)]
 pub(crate) struct Endpoint<L = Link> {
     pub(crate) id: Arc<str>,
+    /// A hash of the id: the same in every process.
+    pub(crate) rank: u64,
     pub(crate) group: Arc<str>,
     pub(crate) zone: Arc<str>,
     pub(crate) status: InstanceStatus,

@@ -32,11 +32,13 @@ pub(crate) struct Latency {
 // === impl Moment ===
 
 impl Moment {
+    #[inline]
     pub(crate) fn new(now: Instant, origin: Instant) -> Self {
         Self(0).after(now.saturating_duration_since(origin))
     }
 
     /// So much later.
+    #[inline]
     pub(crate) fn after(self, time: Duration) -> Self {
         let seconds = (time.as_secs() as u32).wrapping_mul(1_000);
         let moment = self.0.wrapping_add(seconds);
@@ -44,6 +46,7 @@ impl Moment {
     }
 
     /// Zero where `earlier` is later: two calls may end in either order.
+    #[inline]
     fn milliseconds_since(self, earlier: Self) -> u32 {
         let since = self.0.wrapping_sub(earlier.0);
         if since > u32::MAX / 2 { 0 } else { since }
@@ -54,6 +57,7 @@ impl Moment {
 
 impl Latency {
     /// Nanoseconds, as of `now`; 0 while nothing is known.
+    #[inline]
     pub(crate) fn nanoseconds(&self, now: Moment) -> f32 {
         let (seen, nanoseconds) = unpack(self.word.load(Ordering::Relaxed));
         nanoseconds * kept_after(now.milliseconds_since(seen))
@@ -121,12 +125,14 @@ fn pack(seen: Moment, nanoseconds: f32) -> u64 {
     u64::from(seen.0) << 32 | u64::from(nanoseconds.to_bits())
 }
 
+#[inline]
 fn unpack(word: u64) -> (Moment, f32) {
     (Moment((word >> 32) as u32), f32::from_bits(word as u32))
 }
 
 /// The half-life's power of two, a straight line between whole half-lives: at
 /// most 6 % above the exact one, and a few instructions.
+#[inline]
 fn kept_after(milliseconds: u32) -> f32 {
     let half_lives = milliseconds as f32 * (1.0 / HALF_LIFE_MS);
     let whole = half_lives as u32;

@@ -83,6 +83,7 @@ pub mod call;
 pub mod client;
 pub mod cluster;
 pub mod error;
+pub mod explain;
 pub mod operator;
 pub mod policy;
 pub mod registration;
@@ -91,6 +92,8 @@ pub mod response_body;
 pub mod simulation;
 pub mod sticky;
 pub mod testing;
+#[doc(hidden)]
+pub mod workbench;
 
 mod attempt;
 mod backoff;
@@ -99,6 +102,7 @@ mod budget;
 mod cache;
 mod chance;
 mod connection;
+mod continuity;
 mod conversation;
 mod convert;
 mod course;
@@ -106,17 +110,24 @@ mod coverage;
 mod crew;
 mod deadline;
 mod endpoint;
+#[cfg(test)]
+mod fakes;
 mod heard;
 mod kept;
 mod latency;
 mod lineup;
 mod load;
+mod maglev;
 mod meter;
 mod outcome;
 mod outlier;
 mod picker;
 mod place;
 mod pool;
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod published_failures;
 mod record;
 mod renewal;
 mod replay;
@@ -127,13 +138,17 @@ mod serial;
 mod shared;
 mod shares;
 mod shrink;
+mod side;
 mod subscription;
 mod subset;
 mod ticket;
+mod turns;
 mod view;
 mod vitals;
+mod warm_up;
 mod watch_stream;
 mod watcher;
+mod zones;
 
 pub use balancer::Balancer;
 pub use client::Client;

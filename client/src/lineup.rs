@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use rand::Rng;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::continuity::Continuity;
 use crate::coverage::{Candidate, CandidateGroup, Coverage, Level, LinkState};
 use crate::endpoint::{Connection, Endpoint};
 use crate::load::Loads;
 use crate::meter::LineupMeter;
 use crate::outlier::{Outliers, PROBATION_DIVISOR};
-use crate::picker::Picker;
+use crate::picker::{Basis, Picker, Rules};
 use crate::record::Standing;
-use crate::schedules::Schedules;
 use crate::shrink::{Alarm, Decision, HELD_FOR, Held, decide};
 use crate::subset::Ranking;
 use crate::view::{Group, Instance, InstanceStatus, View};
+use crate::warm_up::WarmUp;
+use crate::watcher::Standpoint;
 
 mod ejections;
 
@@ -33,18 +36,20 @@ pub(crate) struct Lineup<L> {
     ranking: Ranking,
     outliers: Outliers,
     meter: LineupMeter,
-    schedules: Schedules,
+    continuity: Continuity,
     coverage: Option<Coverage>,
-    /// What latencies are dated by.
-    origin: Instant,
+    warm_up: WarmUp,
+    /// What the newest picker gives each group, in basis points.
+    weights: Vec<(Arc<str>, u32)>,
+    standpoint: Standpoint,
 }
 
 /// By instance id.
 type Endpoints<L> = BTreeMap<Arc<str>, Arc<Endpoint<L>>>;
 
 impl<L: Connection> Lineup<L> {
-    /// Nobody yet. The caller's id is what its subsets are drawn by.
-    pub(crate) fn new(service: Arc<str>, caller: &str, origin: Instant) -> Self {
+    /// Nobody yet.
+    pub(crate) fn new(service: Arc<str>, standpoint: Standpoint) -> Self {
         let meter = LineupMeter::of(&service);
         Self {
             service,
@@ -52,12 +57,14 @@ impl<L: Connection> Lineup<L> {
             view: Arc::default(),
             held: Held::default(),
             endpoints: BTreeMap::new(),
-            ranking: Ranking::of(caller),
-            outliers: Outliers::new(origin),
+            ranking: Ranking::of(&standpoint.caller),
+            outliers: Outliers::new(standpoint.origin),
             meter,
-            schedules: Schedules::default(),
+            continuity: Continuity::default(),
             coverage: None,
-            origin,
+            warm_up: WarmUp::default(),
+            weights: Vec::new(),
+            standpoint,
         }
     }
 
@@ -125,12 +132,18 @@ impl<L: Connection> Lineup<L> {
         self.held.until()
     }
 
-    /// When to ask [`Lineup::let_go`] or [`Lineup::judge`], if nothing happens
-    /// before.
-    pub(crate) fn due(&self) -> Instant {
+    /// Whether a picker would give groups other shares than the newest does.
+    pub(crate) fn has_stepped(&self, now: Instant) -> bool {
+        self.warm_up.weights(&self.view, now) != self.weights
+    }
+
+    /// When to ask [`Lineup::let_go`] or [`Lineup::judge`], or for another
+    /// picker, if nothing happens before.
+    pub(crate) fn due(&self, now: Instant) -> Instant {
         let judgement = self.outliers.next_judgement();
         let held = self.held_until().into_iter();
-        held.fold(judgement, Instant::min)
+        let step = self.warm_up.next_step(now);
+        held.chain(step).fold(judgement, Instant::min)
     }
 
     /// Whom of a group to be connected to, by the connections there are.
@@ -174,6 +187,7 @@ impl<L: Connection> Lineup<L> {
         now: Instant,
         mut open: impl FnMut(&Arc<str>) -> Arc<L>,
     ) {
+        self.warm_up.follow(&self.view, &view, now);
         self.view = view;
         let mut before = std::mem::take(&mut self.endpoints);
         for group in &self.view.groups {
@@ -201,6 +215,7 @@ impl<L: Connection> Lineup<L> {
                 }
                 let endpoint = Endpoint {
                     id: Arc::clone(&instance.id),
+                    rank: xxh3_64(instance.id.as_bytes()),
                     status: instance.status,
                     group: Arc::clone(&group.name),
                     zone: Arc::clone(&instance.zone),
@@ -218,25 +233,36 @@ impl<L: Connection> Lineup<L> {
     }
 
     /// The picker as of the view and what is connected now.
-    pub(crate) fn picker(&mut self, rng: &mut impl Rng) -> Picker<Arc<Endpoint<L>>> {
-        let groups = self.view.groups.iter().map(|group| {
+    pub(crate) fn picker(&mut self, now: Instant, rng: &mut impl Rng) -> Picker<Arc<Endpoint<L>>> {
+        self.weights = self.warm_up.weights(&self.view, now);
+        let groups = self.view.groups.iter().zip(&self.weights);
+        let groups = groups.map(|(group, (name, weight))| {
             let has_probation = self.has_probation(group);
             let instances = group.instances.iter();
             let candidates = instances
                 .filter(|instance| instance.status.takes_calls())
                 .filter_map(|instance| self.candidate(instance, has_probation));
             CandidateGroup {
-                name: Arc::clone(&group.name),
+                name: Arc::clone(name),
                 state: group.state,
-                weight: group.weight,
+                weight: *weight,
                 candidates: candidates.collect(),
             }
         });
         let groups = groups.collect();
-        let fall_back_to_dark = self.view.policy.fall_back_to_dark;
-        let origin = self.origin;
-        let picker = Picker::build(groups, fall_back_to_dark, &mut self.schedules, origin, rng);
-        let picker = picker.of_view(self.view.revision, self.view.salt);
+        let policy = &self.view.policy;
+        let Standpoint { zone, origin, .. } = &self.standpoint;
+        let rules = Rules {
+            fall_back_to_dark: policy.fall_back_to_dark,
+            balancing: policy.balancing,
+            zone: (policy.prefer_zone && !zone.is_empty()).then_some(zone),
+        };
+        let picker = Picker::build(groups, &rules, &mut self.continuity, *origin, rng);
+        let picker = picker.based_on(Basis {
+            view: Arc::clone(&self.view),
+            roster: self.endpoints.values().map(Arc::clone).collect(),
+            warming: self.warm_up.warming(now),
+        });
         self.measure(picker.coverage());
         self.report(picker.coverage().clone());
         picker
@@ -256,6 +282,8 @@ impl<L: Connection> Lineup<L> {
         Some(Candidate {
             target: Arc::clone(endpoint),
             vitals: Arc::clone(endpoint.link.vitals()),
+            rank: endpoint.rank,
+            zone: Arc::clone(&endpoint.zone),
             ejected: endpoint.link.is_ejected(),
             capacity,
             ready: instance.status == InstanceStatus::Ready,
@@ -265,7 +293,7 @@ impl<L: Connection> Lineup<L> {
 
     /// For a planted bug of the simulation.
     pub(crate) fn forget_order(&mut self) {
-        self.schedules = Schedules::default();
+        self.continuity = Continuity::default();
     }
 
     /// Once for each change of who carries the calls.

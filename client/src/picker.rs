@@ -11,12 +11,14 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::buckets::Buckets;
+use crate::continuity::Continuity;
 use crate::coverage::{CandidateGroup, Coverage, Level, shares_by_capacity};
-use crate::crew::Crew;
+use crate::crew::{Crew, Role};
 use crate::latency::Moment;
-use crate::schedules::Schedules;
+use crate::policy::Balancing;
 use crate::shares::Schedule;
-use crate::sticky::{Affinity, Bucket};
+use crate::sticky::{Affinity, Bucket, StickyKey};
+use crate::view::View;
 
 /// Immutable; replaced whole.
 #[derive(Debug)]
@@ -28,17 +30,36 @@ pub(crate) struct Picker<T> {
     crews: Box<[Crew<T>]>,
     coverage: Coverage,
     known: usize,
-    revision: u64,
+    basis: Basis<T>,
     /// What latencies are dated by.
     origin: Instant,
-    /// Of the rollout.
-    salt: u64,
+}
+
+/// What a picker was made of, beyond what a pick needs.
+#[derive(Debug)]
+pub(crate) struct Basis<T> {
+    pub(crate) view: Arc<View>,
+    /// Everybody this process connects to.
+    pub(crate) roster: Box<[T]>,
+    /// Groups that are on their way up to their share.
+    pub(crate) warming: Vec<Arc<str>>,
 }
 
 /// What a call asks of the choice within its group.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask {
+pub(crate) struct Ask<'a> {
     pub(crate) now: Moment,
+    /// Whom the call is for.
+    pub(crate) key: Option<&'a StickyKey>,
+}
+
+/// What a route's policy says of choosing, for one caller.
+#[derive(Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) fall_back_to_dark: bool,
+    pub(crate) balancing: Balancing,
+    /// The caller's own, if instances there are preferred.
+    pub(crate) zone: Option<&'a str>,
 }
 
 impl<T> Picker<T> {
@@ -50,23 +71,23 @@ impl<T> Picker<T> {
             crews: Box::default(),
             coverage: Coverage::nothing(),
             known: 0,
-            revision: 0,
+            basis: Basis::default(),
             origin,
-            salt: 0,
         }
     }
 
     /// Groups in the order of their names.
     pub(crate) fn build(
         groups: Vec<CandidateGroup<T>>,
-        fall_back_to_dark: bool,
-        schedules: &mut Schedules,
+        rules: &Rules<'_>,
+        continuity: &mut Continuity,
         origin: Instant,
         rng: &mut impl Rng,
     ) -> Self {
-        schedules.keep_for(&groups);
+        continuity.keep_for(&groups);
+        let seed = continuity.seed(rng);
         let known = groups.iter().map(|group| group.candidates.len()).sum();
-        let coverage = Coverage::of(&groups, fall_back_to_dark);
+        let coverage = Coverage::of(&groups, rules.fall_back_to_dark);
         let wanted: Vec<(u32, bool)> = groups
             .iter()
             .filter(|group| group.weight > 0)
@@ -89,27 +110,33 @@ impl<T> Picker<T> {
             .map(|group| Arc::clone(&group.name))
             .collect();
         Self {
-            schedule: schedules.get(&names, &shares, rng),
+            schedule: continuity.schedules.get(&names, &shares, rng),
             buckets: buckets_of(&wanted),
-            crews: carrying.into_iter().map(Crew::new).collect(),
+            crews: carrying
+                .into_iter()
+                .zip(&names)
+                .map(|(group, name)| Crew::new(group, rules, continuity.group(name), seed))
+                .collect(),
             coverage,
             known,
-            revision: 0,
+            basis: Basis::default(),
             origin,
-            salt: 0,
         }
     }
 
     /// Says which view it follows.
-    pub(crate) fn of_view(mut self, revision: u64, salt: u64) -> Self {
-        self.revision = revision;
-        self.salt = salt;
+    pub(crate) fn based_on(mut self, basis: Basis<T>) -> Self {
+        self.basis = basis;
         self
+    }
+
+    pub(crate) fn basis(&self) -> &Basis<T> {
+        &self.basis
     }
 
     /// The view it follows; 0 when that was not said.
     pub(crate) fn revision(&self) -> u64 {
-        self.revision
+        self.basis.view.revision
     }
 
     /// How many instances may take calls, connected or not.
@@ -138,7 +165,7 @@ impl<T> Picker<T> {
 
     /// The bucket of a call that is tied to others.
     pub(crate) fn bucket(&self, affinity: &Affinity) -> Option<Bucket> {
-        affinity.bucket(self.salt)
+        affinity.bucket(self.basis.view.salt)
     }
 
     /// The group of a bucket. `None` when no group can take a call.
@@ -150,7 +177,18 @@ impl<T> Picker<T> {
         self.crews.get(group).map(Crew::name)
     }
 
-    /// The position of a group that a pick of an earlier picker drew.
+    /// The part of calls that a group gets.
+    pub(crate) fn share(&self, group: &str) -> f64 {
+        let position = self.position(group).zip(self.schedule.as_ref());
+        position.map_or(0.0, |(position, schedule)| schedule.share(position))
+    }
+
+    /// Those of a group who take its calls, and what each does.
+    pub(crate) fn roles(&self, group: usize) -> impl Iterator<Item = (&T, Role)> {
+        self.crews.get(group).into_iter().flat_map(Crew::roles)
+    }
+
+    /// The position of a group that carries calls.
     pub(crate) fn position(&self, group: &str) -> Option<usize> {
         self.crews.iter().position(|crew| **crew.name() == *group)
     }
@@ -161,11 +199,21 @@ impl<T> Picker<T> {
     pub(crate) fn choose(
         &self,
         group: usize,
-        ask: Ask,
+        ask: Ask<'_>,
         avoid: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
         self.crews.get(group)?.choose(ask, avoid, rng)
+    }
+}
+
+impl<T> Default for Basis<T> {
+    fn default() -> Self {
+        Self {
+            view: Arc::default(),
+            roster: Box::default(),
+            warming: Vec::new(),
+        }
     }
 }
 

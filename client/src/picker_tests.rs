@@ -4,92 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 
 use super::*;
-use crate::coverage::{Candidate, LinkState};
+use crate::coverage::LinkState;
+use crate::fakes::{Fake, ask, build, build_with, counts, group, rng};
 use crate::view::GroupState;
-use crate::vitals::Vitals;
-
-#[derive(Debug, Clone)]
-struct Fake {
-    group: &'static str,
-    number: usize,
-    vitals: Arc<Vitals>,
-}
-
-fn candidate(group: &'static str, number: usize, link: LinkState) -> Candidate<Fake> {
-    let vitals = Arc::new(Vitals::new());
-    vitals.went(link);
-    Candidate {
-        vitals: Arc::clone(&vitals),
-        target: Fake {
-            group,
-            number,
-            vitals,
-        },
-        capacity: 100,
-        ready: true,
-        ejected: false,
-        link,
-    }
-}
-
-fn group(
-    name: &'static str,
-    state: GroupState,
-    weight: u32,
-    links: &[LinkState],
-) -> CandidateGroup<Fake> {
-    CandidateGroup {
-        name: name.into(),
-        state,
-        weight,
-        candidates: links
-            .iter()
-            .enumerate()
-            .map(|(number, link)| candidate(name, number, *link))
-            .collect(),
-    }
-}
-
-fn rng() -> SmallRng {
-    SmallRng::seed_from_u64(11)
-}
-
-fn build(groups: Vec<CandidateGroup<Fake>>) -> Picker<Fake> {
-    build_with(groups, false, &mut Schedules::default(), &mut rng())
-}
-
-fn build_with(
-    groups: Vec<CandidateGroup<Fake>>,
-    fall_back_to_dark: bool,
-    schedules: &mut Schedules,
-    rng: &mut SmallRng,
-) -> Picker<Fake> {
-    Picker::build(groups, fall_back_to_dark, schedules, Instant::now(), rng)
-}
-
-fn ask() -> Ask {
-    let now = Instant::now();
-    Ask {
-        now: Moment::new(now, now),
-    }
-}
-
-/// How many of `calls` each group got.
-fn counts(picker: &Picker<Fake>, calls: usize) -> BTreeMap<&'static str, usize> {
-    let mut rng = rng();
-    let mut counts = BTreeMap::new();
-    for _ in 0..calls {
-        let group = picker.draw().unwrap();
-        let target = picker.choose(group, ask(), |_| false, &mut rng).unwrap();
-        assert!(target.vitals.is_connected());
-        *counts.entry(target.group).or_default() += 1;
-    }
-    counts
-}
 
 use GroupState::{Active, Dark, Retiring, Standby};
 use LinkState::{Down, Untried, Up};
@@ -156,7 +75,7 @@ fn dark_groups_take_calls_only_where_the_policy_says_so() {
         ]
     };
     assert_eq!(build(groups()).draw(), None);
-    let allowed = build_with(groups(), true, &mut Schedules::default(), &mut rng());
+    let allowed = build_with(groups(), true, &mut Continuity::default(), &mut rng());
     assert_eq!(counts(&allowed, 10), BTreeMap::from([("v3", 10)]));
     assert_eq!(allowed.coverage().level, Level::Dark);
 }
@@ -264,7 +183,7 @@ fn calls_follow_capacity_and_avoid_the_busy() {
 
 #[test]
 fn the_run_goes_on_when_instances_come_and_go() {
-    let mut schedules = Schedules::default();
+    let mut continuity = Continuity::default();
     let mut rng = rng();
     let mut counts = [0_i64; 2];
     for round in 1..=500_usize {
@@ -274,7 +193,7 @@ fn the_run_goes_on_when_instances_come_and_go() {
                 group("v2", Active, 3_333, &vec![Up; 1 + round % 3]),
             ],
             false,
-            &mut schedules,
+            &mut continuity,
             &mut rng,
         );
         for _ in 0..7 {
@@ -290,14 +209,14 @@ fn the_run_goes_on_when_instances_come_and_go() {
 
 #[test]
 fn a_route_that_comes_back_from_an_outage_goes_on_with_its_own_run() {
-    let mut schedules = Schedules::default();
+    let mut continuity = Continuity::default();
     let mut rng = rng();
     let mut build = |link| {
         let groups = vec![
             group("v1", Active, 5_000, &[Up]),
             group("v2", Active, 5_000, &[link]),
         ];
-        build_with(groups, false, &mut schedules, &mut rng)
+        build_with(groups, false, &mut continuity, &mut rng)
     };
     let before = build(Up);
     let during = build(Down);
@@ -336,7 +255,7 @@ proptest! {
         let expected = Coverage::of(&groups, fall_back).level;
         let levels: BTreeMap<_, _> =
             groups.iter().map(|g| (g.name.to_string(), g.level())).collect();
-        let picker = build_with(groups, fall_back, &mut Schedules::default(), &mut rng());
+        let picker = build_with(groups, fall_back, &mut Continuity::default(), &mut rng());
         for _ in 0..50 {
             let Some(group) = picker.draw() else {
                 prop_assert_eq!(expected, Level::Nothing);

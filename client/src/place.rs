@@ -22,18 +22,30 @@ pub(crate) struct Place {
 impl Place {
     /// Before the first of so many slots.
     pub(crate) fn first(slots: usize) -> Self {
+        Self::at(0, slots)
+    }
+
+    /// In an order of so many slots, as far around as another order was.
+    pub(crate) fn like(other: &Self, slots: usize) -> Self {
+        Self::at(other.around.load(Ordering::Relaxed), slots)
+    }
+
+    /// Anywhere.
+    pub(crate) fn at(around: u64, slots: usize) -> Self {
         let slots = (slots as u64).max(1);
         let step = u64::MAX / slots;
+        let slot = slot_at(around, slots) as u64;
         Self {
-            // In the middle of the slot: a step is a part of 2^64 too short,
-            // and it takes 10^14 of them until that is half a slot.
-            around: AtomicU64::new(step / 2),
+            // In the middle of a slot: a step is a part of 2^64 too short, and
+            // it takes 10^14 of them until that is half a slot.
+            around: AtomicU64::new(slot * step + step / 2),
             step,
             slots,
         }
     }
 
     /// Takes the next slot.
+    #[inline]
     pub(crate) fn next(&self) -> usize {
         let around = self.around.fetch_add(self.step, Ordering::Relaxed);
         slot_at(around, self.slots)
@@ -41,6 +53,7 @@ impl Place {
 }
 
 /// Without a division, which would take longer than all the rest.
+#[inline]
 fn slot_at(around: u64, slots: u64) -> usize {
     ((u128::from(around) * u128::from(slots)) >> 64) as usize
 }
@@ -57,5 +70,16 @@ mod tests {
                 assert_eq!(place.next(), call % slots);
             }
         }
+    }
+
+    #[test]
+    fn another_length_goes_on_where_it_was() {
+        let place = Place::first(100);
+        for _ in 0..50 {
+            place.next();
+        }
+        let longer = Place::like(&place, 110);
+        assert_eq!(longer.next(), 55);
+        assert_eq!(longer.next(), 56);
     }
 }

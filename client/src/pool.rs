@@ -13,12 +13,14 @@ use crate::chance;
 use crate::connection::{Link, Protocol, Surroundings};
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
+use crate::explain::{Explanation, explain};
 use crate::lineup::Lineup;
 use crate::meter::RepeatMeter;
 use crate::picker::Picker;
 use crate::sticky::Affinity;
 use crate::subscription::{Known, Subscription};
 use crate::ticket::{Ticket, pick};
+use crate::watcher::Standpoint;
 
 /// Attempts to connect made at once for one service; the rest wait their turn.
 const ATTEMPTS_AT_ONCE: usize = 256;
@@ -58,8 +60,12 @@ struct Worker {
 // === impl Pool ===
 
 impl Pool {
-    pub(crate) fn start(subscription: Subscription, protocol: Protocol, caller: &str) -> Self {
-        let now = Instant::now();
+    pub(crate) fn start(
+        subscription: Subscription,
+        protocol: Protocol,
+        standpoint: Standpoint,
+    ) -> Self {
+        let now = standpoint.origin;
         let shared = Arc::new(Shared {
             service: Arc::clone(subscription.service()),
             picker: ArcSwap::from_pointee(Picker::empty(now)),
@@ -78,7 +84,7 @@ impl Pool {
         let stop = CancellationToken::new();
         let worker = Worker {
             shared: Arc::clone(&shared),
-            lineup: Lineup::new(Arc::clone(subscription.service()), caller, now),
+            lineup: Lineup::new(Arc::clone(subscription.service()), standpoint),
             subscription: Arc::clone(&subscription),
         };
         tokio::spawn(worker.run(stop.clone()));
@@ -107,6 +113,12 @@ impl Pool {
 
     pub(crate) fn meter(&self) -> &RepeatMeter {
         &self.shared.meter
+    }
+
+    /// Why each instance is chosen or not.
+    pub(crate) fn explain(&self) -> Explanation {
+        let picker = self.shared.picker.load_full();
+        explain(self.service(), &picker, Instant::now())
     }
 
     /// Returns when calls follow the first view.
@@ -208,7 +220,7 @@ impl Worker {
         known.mark_changed();
         loop {
             let surroundings = &self.shared.surroundings;
-            let due = self.lineup.due();
+            let due = self.lineup.due(Instant::now());
             tokio::select! {
                 () = stop.cancelled() => break,
                 result = known.changed() => {
@@ -267,12 +279,12 @@ impl Worker {
         let let_go = self.lineup.let_go(loads, now, open);
         self.lineup.fill_up(loads, now, open);
         let judged = self.lineup.judge(now, &mut rand::rng());
-        let_go || judged
+        let_go || judged || self.lineup.has_stepped(now)
     }
 
     /// Returns the picker that was in use.
     fn swap_picker(&mut self) -> Arc<Picker<Arc<Endpoint>>> {
-        let picker = self.lineup.picker(&mut rand::rng());
+        let picker = self.lineup.picker(Instant::now(), &mut rand::rng());
         let replaced = self.shared.picker.swap(Arc::new(picker));
         self.shared.version.send_modify(|version| *version += 1);
         replaced

@@ -61,8 +61,16 @@ impl Sampler {
         Self::Aliases(columns.collect())
     }
 
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Even(count) => *count as usize,
+            Self::Aliases(columns) => columns.len(),
+        }
+    }
+
     /// Two different positions if there are two; `None` when there is none. Where one of them nearly has
     /// all the weight, the second is any other.
+    #[inline]
     pub(crate) fn sample_two(&self, rng: &mut impl Rng) -> Option<(usize, usize)> {
         let (first, count, bits) = match self {
             Self::Even(0) => return None,
@@ -85,6 +93,7 @@ impl Sampler {
     }
 }
 
+#[inline]
 fn draw(columns: &[Column], bits: u64) -> usize {
     let position = below(columns.len() as u32, (bits >> 32) as u32);
     let column = &columns[position];
@@ -96,6 +105,7 @@ fn draw(columns: &[Column], bits: u64) -> usize {
 }
 
 /// Less than `count`, from 32 random bits.
+#[inline]
 fn below(count: u32, bits: u32) -> usize {
     ((u64::from(bits) * u64::from(count)) >> 32) as usize
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cache::cold_start::{fall_back, offer};
@@ -17,13 +18,14 @@ use crate::pool::Pool;
 use crate::renewal::{Leases, renew};
 use crate::resolver::resolve;
 use crate::subscription::{Followed, Subscriptions};
-use crate::watcher::Watcher;
+use crate::watcher::{Standpoint, Watcher};
 
 /// The streams to the registry, and what is called through them. The streams
 /// end when this is dropped.
 pub(crate) struct Shared {
     cluster: Cluster,
     watcher_id: String,
+    zone: Arc<str>,
     subscriptions: Arc<Subscriptions>,
     leases: Arc<Leases>,
     pools: Mutex<HashMap<PoolKey, Weak<Pool>>>,
@@ -43,6 +45,7 @@ impl Shared {
     /// Outside a Tokio runtime.
     pub(crate) fn start(cluster: Cluster, watcher: Watcher, cache_dir: Option<PathBuf>) -> Self {
         let watcher_id = watcher.id.clone();
+        let zone = watcher.zone.as_str().into();
         let stop = CancellationToken::new();
         let endpoints = || cluster.endpoints().map(str::to_owned).collect();
         let cache = cache_dir.map(|path| Arc::new(Directory::new(path, endpoints())));
@@ -66,6 +69,7 @@ impl Shared {
         Self {
             cluster,
             watcher_id,
+            zone,
             subscriptions,
             leases,
             pools: Mutex::default(),
@@ -96,7 +100,12 @@ impl Shared {
         }
         pools.retain(|_, pool| pool.strong_count() > 0);
         let subscription = self.subscriptions.subscribe(service)?;
-        let pool = Arc::new(Pool::start(subscription, protocol, &self.watcher_id));
+        let standpoint = Standpoint {
+            caller: self.watcher_id.as_str().into(),
+            zone: Arc::clone(&self.zone),
+            origin: Instant::now(),
+        };
+        let pool = Arc::new(Pool::start(subscription, protocol, standpoint));
         self.fall_back(pool.subscription().followed());
         pools.insert(key, Arc::downgrade(&pool));
         Ok(pool)

@@ -55,7 +55,14 @@ impl Schedule {
         *self.weights == *lowest_terms(weights)
     }
 
+    /// The part of calls that a group gets.
+    pub(crate) fn share(&self, group: usize) -> f64 {
+        let weight = self.weights.get(group).copied().unwrap_or(0);
+        f64::from(weight) / self.slots.len() as f64
+    }
+
     /// The group that takes the next call.
+    #[inline]
     pub(crate) fn next(&self) -> usize {
         if self.weights.len() == 1 {
             return 0;

@@ -24,7 +24,7 @@ use crate::sticky::Affinity;
 use crate::subscription::{Known, Source, Subscription, Subscriptions};
 use crate::ticket::{Ticket, pick};
 use crate::vitals::Vitals;
-use crate::watcher::Watcher;
+use crate::watcher::{Standpoint, Watcher};
 
 /// Everything of one calling process that decides.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Caller {
     lines: BTreeMap<String, Line>,
     /// What all times are counted from.
     origin: Instant,
+    /// The last time that was told.
+    latest: Instant,
 }
 
 /// One service it calls.
@@ -98,11 +100,16 @@ impl Caller {
         watcher.check()?;
         let subscriptions = Arc::new(Subscriptions::default());
         let origin = Instant::now();
+        let standpoint = Standpoint {
+            caller: id.into(),
+            zone: "".into(),
+            origin,
+        };
         let mut lines = BTreeMap::new();
         for service in services {
             let subscription = subscriptions.subscribe(service)?;
             let line = Line {
-                lineup: Lineup::new(Arc::clone(subscription.service()), id, origin),
+                lineup: Lineup::new(Arc::clone(subscription.service()), standpoint.clone()),
                 subscription,
                 picker: Arc::new(Picker::empty(origin)),
                 wishes: Arc::default(),
@@ -118,6 +125,7 @@ impl Caller {
             conversation: None,
             lines,
             origin,
+            latest: origin,
         })
     }
 
@@ -229,6 +237,7 @@ impl Caller {
     /// Has calls follow what was heard of a service.
     pub fn follow(&mut self, service: &str, now: Duration, rng: &mut impl Rng) -> Vec<Wish> {
         let now = self.origin + now;
+        self.latest = now;
         let Some(line) = self.lines.get_mut(service) else {
             return Vec::new();
         };
@@ -240,7 +249,7 @@ impl Caller {
                 wished(wishes).push(Wish::Open(Arc::clone(address)));
                 Arc::new(Link::new(address, wishes))
             });
-            line.picker = Arc::new(line.lineup.picker(rng));
+            line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
         std::mem::take(&mut wished(&line.wishes))
     }
@@ -261,7 +270,7 @@ impl Caller {
         let open = |address: &Arc<str>| Arc::new(Link::new(address, wishes));
         let loads = line.subscription.loads();
         if line.lineup.let_go(loads, now, open) {
-            line.picker = Arc::new(line.lineup.picker(rng));
+            line.picker = Arc::new(line.lineup.picker(now, rng));
         }
         let until = line.lineup.held_until();
         let until = until.map(|until| until.saturating_duration_since(self.origin));
@@ -298,7 +307,7 @@ impl Caller {
             }
         }
         if takes_notice {
-            line.picker = Arc::new(line.lineup.picker(rng));
+            line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
     }
 
@@ -313,7 +322,7 @@ impl Caller {
     pub fn forget_order(&mut self, service: &str, rng: &mut impl Rng) {
         if let Some(line) = self.lines.get_mut(service) {
             line.lineup.forget_order();
-            line.picker = Arc::new(line.lineup.picker(rng));
+            line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
     }
 

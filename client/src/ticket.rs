@@ -67,7 +67,10 @@ pub(crate) fn pick<'a, L: Connection>(
             .iter()
             .any(|tried| Arc::ptr_eq(&tried.link, &endpoint.link))
     };
-    let ask = Ask { now: terms.moment };
+    let ask = Ask {
+        now: terms.moment,
+        key: affinity.key.as_ref(),
+    };
     let chosen = picker.choose(group, ask, avoid, rng);
     if chosen.is_none() {
         *ticket = picker.group_name(group).map(|name| Ticket {

@@ -77,6 +77,16 @@ impl View {
 }
 
 impl InstanceStatus {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Suspect => "suspect",
+            Self::Draining => "draining",
+            Self::Held => "held",
+        }
+    }
+
     pub(crate) fn takes_calls(self) -> bool {
         matches!(self, Self::Ready | Self::Suspect | Self::Held)
     }

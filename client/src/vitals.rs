@@ -48,6 +48,7 @@ impl Vitals {
         }
     }
 
+    #[inline]
     pub(crate) fn is_connected(&self) -> bool {
         self.link.load(Ordering::Acquire) == UP
     }
@@ -66,15 +67,23 @@ impl Vitals {
         self.link.store(state, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn load(&self, now: Moment) -> Load {
         Load {
             in_flight: self.in_flight(),
             latency: self.latency.nanoseconds(now),
         }
+    }
+
+    /// What an answer is expected to take. `None` while nothing is known.
+    pub(crate) fn latency(&self, now: Moment) -> Option<Duration> {
+        let nanoseconds = self.latency.nanoseconds(now);
+        (nanoseconds > 0.0).then(|| Duration::from_nanos(nanoseconds as u64))
     }
 
     pub(crate) fn call_begins(&self) {

@@ -1,6 +1,9 @@
 //! What this process is called where it watches.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::Error;
 
@@ -16,6 +19,18 @@ pub(crate) struct Watcher {
     pub(crate) zone: String,
     /// Overrides how often the replica asks for load reports.
     pub(crate) report_interval: Option<Duration>,
+}
+
+/// From where a process looks at a service, as far as its choice of instances
+/// depends on it.
+#[derive(Debug, Clone)]
+pub(crate) struct Standpoint {
+    /// Its id as a watcher, by which its subsets are drawn.
+    pub(crate) caller: Arc<str>,
+    /// The failure domain it is in; empty when that was not said.
+    pub(crate) zone: Arc<str>,
+    /// What latencies are dated by.
+    pub(crate) origin: Instant,
 }
 
 impl Watcher {
