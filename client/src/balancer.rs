@@ -133,7 +133,7 @@ impl Balancer {
         self.pick_with(&affinity).await
     }
 
-    async fn pick_with(&self, affinity: &Affinity) -> Result<Picked, Error> {
+    pub(crate) async fn pick_with(&self, affinity: &Affinity) -> Result<Picked, Error> {
         let patience = self.options.wait_for_ready;
         let ongoing = self.pool.pick(None, &[], affinity, patience).await?;
         Ok(Picked { ongoing })

@@ -14,6 +14,7 @@ use crate::call::CallOptions;
 use crate::cluster::Cluster;
 use crate::connection::{PING_INTERVAL, Protocol};
 use crate::error::Error;
+use crate::make_balancer::MakeBalancer;
 use crate::pool::Pool;
 use crate::registration::RegistrationBuilder;
 use crate::shared::Shared;
@@ -103,6 +104,11 @@ impl Client {
             first_view_within: FIRST_VIEW_WITHIN,
             may_be_absent: false,
         }
+    }
+
+    /// Balancers by the name of their service, for code that is built on tower.
+    pub fn make_balancer(&self) -> MakeBalancer {
+        MakeBalancer::new(self.clone())
     }
 
     /// One instance of `service`: the release it runs, and the `host:port`

@@ -84,6 +84,8 @@ pub mod client;
 pub mod cluster;
 pub mod error;
 pub mod explain;
+pub mod layer;
+pub mod make_balancer;
 pub mod operator;
 pub mod policy;
 pub mod registration;

@@ -254,6 +254,8 @@ async fn an_instance_that_says_unavailable_is_left_for_another_when_that_is_safe
     let client = Client::connect(&registry.endpoint()).unwrap();
     let safe = CatalogClient::new(client.service("catalog").idempotent(true).await.unwrap());
     assert_eq!(count(&safe, 50).await, counted([("v1", 50)]));
+    // By a client that has not had that instance out for its failures yet.
+    let client = Client::connect(&registry.endpoint()).unwrap();
     let unsafe_calls = CatalogClient::new(client.service("catalog").await.unwrap());
     let mut refused = 0;
     for item_id in 0..50 {

@@ -9,6 +9,7 @@ mod cold_start;
 mod ending;
 mod hostile;
 mod instance;
+mod layers;
 mod process;
 mod registering;
 mod registry;
