@@ -67,17 +67,24 @@ impl Program {
     }
 
     fn command(&self) -> Command {
-        let mut command = if cfg!(target_os = "linux") {
-            super::guard::command(self.path.as_os_str(), &self.name)
-        } else {
-            let mut command = Command::new(&self.path);
-            command.arg0(&self.name);
-            command
-        };
+        let mut command = self.bare_command();
         command.args(&self.arguments);
         for (variable, value) in &self.environment {
             command.env(variable, value);
         }
+        command
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bare_command(&self) -> Command {
+        crate::run::guard::command(self.path.as_os_str(), &self.name)
+    }
+
+    /// Nothing ends the program when the supervisor is killed.
+    #[cfg(not(target_os = "linux"))]
+    fn bare_command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg0(&self.name);
         command
     }
 }
@@ -131,6 +138,7 @@ pub(crate) fn reap(program: Option<Process>) -> Option<ChildExit> {
     // Until nobody is left who has ended, or nobody at all.
     while let Ok(Some((id, status))) = wait(WaitOptions::NOHANG) {
         if let Some(program) = program.filter(|program| program.id == id) {
+            // As long as anybody is in the group its id is nobody else's.
             program.kill();
             ended = exit(status);
         }

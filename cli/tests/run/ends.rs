@@ -173,10 +173,10 @@ async fn a_group_that_is_torn_down_drains_and_ends_its_programs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_does_not_outlive_a_killed_supervisor() {
     let stage = Stage::open().await;
-    let (supervisor, program) = stage.start_registered(&[]).await;
+    let (supervisor, program) = stage.start_registered(&["--ttl", "1s"]).await;
     supervisor.signal(Signal::KILL);
     program.died().await;
-    stage.until_status(InstanceStatus::Suspect).await;
+    stage.until_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

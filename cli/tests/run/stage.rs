@@ -12,19 +12,19 @@ use crate::supervisor::{Supervisor, trimtab};
 /// The service that all programs here are instances of.
 pub(crate) const SERVICE: &str = "catalog";
 
-/// So long a lease that no instance is ever gone because it ended.
-const FLAGS: [&str; 10] = [
+/// What all have, and what they have unless a test says otherwise. The lease is
+/// so long that no instance is ever gone because it ended.
+const FLAGS: [&str; 8] = [
     "--service",
     SERVICE,
     "--id",
     "a",
-    "--ttl",
-    "10m",
     "--check-interval",
     "50ms",
     "--output",
     "json",
 ];
+const DEFAULTS: [[&str; 2]; 2] = [["--group", "v1"], ["--ttl", "10m"]];
 
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
@@ -53,8 +53,10 @@ impl Stage {
     pub(crate) fn arguments(&self, command: &mut Command, flags: &[&str]) {
         let (variable, value) = self.control.environment();
         command.arg("run").args(FLAGS);
-        if !flags.contains(&"--group") {
-            command.args(["--group", "v1"]);
+        for default in DEFAULTS {
+            if !flags.contains(&default[0]) {
+                command.args(default);
+            }
         }
         command
             .args(["--address", &self.address])
