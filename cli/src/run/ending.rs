@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::failure::{Exit, Failure};
+use crate::wait::span;
 
 /// What a shell adds to the number of the signal that ended a program.
 const SIGNALLED: u8 = 128;
@@ -64,6 +66,15 @@ impl fmt::Display for ChildExit {
 // === impl Ending ===
 
 impl Ending {
+    /// After no check had passed `within` the time to start.
+    pub(crate) fn not_ready(within: Duration, last_failure: Option<&str>) -> Self {
+        let last = last_failure.unwrap_or("none ended");
+        let within = span(within);
+        Self::NotReady(format!(
+            "the check of the program did not pass within {within}: {last}"
+        ))
+    }
+
     /// # Errors
     /// Unless it ended as the program did.
     pub(crate) fn conclude(self) -> Result<ExitCode, Failure> {

@@ -42,6 +42,9 @@ pub(crate) enum Line {
     Unregistered {
         reason: String,
     },
+    Untold {
+        reason: String,
+    },
     Unready {
         checks: u32,
         reason: String,
@@ -81,6 +84,15 @@ pub(crate) enum Line {
 }
 
 impl Line {
+    /// How a drain went: the callers that have not let go, or why nobody knows.
+    pub(crate) fn of_drain(result: Result<Vec<String>, String>) -> Self {
+        match result {
+            Ok(callers) if callers.is_empty() => Self::Drained,
+            Ok(callers) => Self::Laggards { callers },
+            Err(reason) => Self::NotDrained { reason },
+        }
+    }
+
     /// What scripts know it by; stays as it is.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -90,6 +102,7 @@ impl Line {
             Self::Passed { .. } => "passed",
             Self::Registered => "registered",
             Self::Unregistered { .. } => "unregistered",
+            Self::Untold { .. } => "untold",
             Self::Unready { .. } => "unready",
             Self::Ready => "ready",
             Self::Draining { .. } => "draining",
@@ -117,6 +130,9 @@ impl fmt::Display for Line {
             Self::Passed { after } => write!(f, "its check passed after {}", span(*after)),
             Self::Registered => write!(f, "registered"),
             Self::Unregistered { reason } => write!(f, "not registered, trying on: {reason}"),
+            Self::Untold { reason } => {
+                write!(f, "its status could not be told, trying on: {reason}")
+            }
             Self::Unready { checks, reason } => write!(
                 f,
                 "unready, callers are told to leave it alone: {checks} checks failed, the last: {reason}"

@@ -13,9 +13,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::run::ending::{ChildExit, Ending, Rejection};
+use crate::run::event::{Effect, Input, Moment, News, Rules, Wish};
 use crate::run::line::{Line, Why};
-use crate::run::restarts::{Restart, Restarts};
-use crate::run::thresholds::{Standing, Thresholds};
+use crate::run::restarts::Restarts;
+use crate::run::thresholds::Standing;
 
 /// Between checks until the first one passes, unless they are to be made more
 /// often anyway: a program is found soon after it can serve.
@@ -32,91 +33,6 @@ pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// Beyond the time to drain: the answer that names those who held on comes when
 /// that time is over.
 const DRAIN_ANSWER_WITHIN: Duration = Duration::from_millis(500);
-
-/// Time since the supervisor began.
-pub(crate) type Moment = Duration;
-
-/// What the operator has set.
-#[derive(Debug, Clone)]
-pub(crate) struct Rules {
-    pub(crate) start_within: Duration,
-    pub(crate) check_interval: Duration,
-    pub(crate) thresholds: Thresholds,
-    pub(crate) drain_within: Duration,
-    pub(crate) stop_within: Duration,
-    pub(crate) restart: Restart,
-    pub(crate) restart_limit: u32,
-}
-
-/// What happens.
-#[derive(Debug, Clone)]
-pub(crate) enum Input {
-    /// The program runs, by this process id.
-    Started(u32),
-    NotStarted(String),
-    /// A check of the program's run of this number ended.
-    Checked {
-        run: u64,
-        result: Result<(), String>,
-    },
-    /// SIGTERM or SIGINT.
-    StopAsked,
-    /// The program ended.
-    Exited(ChildExit),
-    /// What became of the wish for the run of this number.
-    Told {
-        run: u64,
-        news: News,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What the registrar has to say.
-#[derive(Debug, Clone)]
-pub(crate) enum News {
-    Registered,
-    /// Not yet, and it goes on trying.
-    Unregistered(String),
-    Rejected(Rejection),
-    /// The group is being torn down.
-    Retired,
-    /// Callers by name that have not let go; or why nobody knows.
-    Drained(Result<Vec<String>, String>),
-    /// It is not in the registry, or why that could not be told.
-    Left(Result<(), String>),
-}
-
-/// What the registry is to say of the instance. The last wish counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    Absent,
-    /// STARTING, if it is there at all.
-    Unready,
-    Ready,
-    Draining,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Start the program; answer [`Input::Started`] or [`Input::NotStarted`].
-    Start,
-    /// Check it; answer [`Input::Checked`].
-    Check {
-        run: u64,
-    },
-    Wish {
-        run: u64,
-        wish: Wish,
-    },
-    /// Send the stop signal to the program.
-    Stop,
-    /// Kill it and what it started.
-    Kill,
-    Say(Line),
-    End(Ending),
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -162,7 +78,7 @@ pub(crate) struct Machine {
     last_failure: Option<String>,
     /// Whether it has been told that the check has not passed yet.
     delay_told: bool,
-    /// Whether the last trouble with the registry has been told.
+    /// Whether the trouble with what is wished now has been told.
     trouble_told: bool,
     wish: Wish,
     /// The run that the registry may still have an instance of.
@@ -270,7 +186,6 @@ impl Machine {
         self.standing = Standing::ready();
         self.last_failure = None;
         self.delay_told = false;
-        self.trouble_told = false;
         self.check_at = Some(now);
         self.state = State::Starting {
             until: now + self.rules.start_within,
@@ -413,16 +328,9 @@ impl Machine {
 
     fn told(&mut self, now: Moment, news: News) {
         match news {
-            News::Registered => {
-                self.trouble_told = false;
-                self.say(Line::Registered);
-            }
-            News::Unregistered(reason) => {
-                if !self.trouble_told {
-                    self.trouble_told = true;
-                    self.say(Line::Unregistered { reason });
-                }
-            }
+            News::Registered => self.say(Line::Registered),
+            News::Unregistered(reason) => self.say_trouble(Line::Unregistered { reason }),
+            News::Untold(reason) => self.say_trouble(Line::Untold { reason }),
             News::Rejected(rejection) => {
                 self.present = None;
                 if matches!(self.state, State::Serving) {
@@ -440,12 +348,16 @@ impl Machine {
         }
     }
 
+    /// Once for each wish.
+    fn say_trouble(&mut self, line: Line) {
+        if !self.trouble_told {
+            self.trouble_told = true;
+            self.say(line);
+        }
+    }
+
     fn drained(&mut self, now: Moment, result: Result<Vec<String>, String>) {
-        self.say(match result {
-            Ok(callers) if callers.is_empty() => Line::Drained,
-            Ok(callers) => Line::Laggards { callers },
-            Err(reason) => Line::NotDrained { reason },
-        });
+        self.say(Line::of_drain(result));
         self.stop(now, self.why.clone().unwrap_or(Why::Asked));
     }
 
@@ -470,19 +382,13 @@ impl Machine {
         self.say(Line::Exited { exit });
         let ending = match (&self.why, &self.rejection) {
             (Some(Why::Rejected), Some(rejection)) => Ending::Rejected(rejection.clone()),
-            (Some(Why::NotReady), _) => Ending::NotReady(self.not_ready()),
+            (Some(Why::NotReady), _) => {
+                Ending::not_ready(self.rules.start_within, self.last_failure.as_deref())
+            }
             _ => Ending::Child(exit),
         };
         let failed = !exit.is_success() || self.why == Some(Why::NotReady);
         self.over(now, ending, failed);
-    }
-
-    fn not_ready(&self) -> String {
-        let last = self.last_failure.as_deref().unwrap_or("none ended");
-        format!(
-            "the check of the program did not pass within {}: {last}",
-            crate::wait::span(self.rules.start_within)
-        )
     }
 
     /// The program does not run any more.
@@ -533,6 +439,7 @@ impl Machine {
 
     fn wish(&mut self, wish: Wish) {
         self.wish = wish;
+        self.trouble_told = false;
         let run = self.run;
         self.effects.push_back(Effect::Wish { run, wish });
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::run::ending::{ChildExit, Ending, Rejection};
+use crate::run::event::{Effect, Input, Moment, News, Rules, Wish};
 use crate::run::line::{Line, Why};
-use crate::run::machine::{Effect, Input, LEAVE_WITHIN, Machine, Moment, News, Rules, Wish};
+use crate::run::machine::{LEAVE_WITHIN, Machine};
 use crate::run::restarts::{FIRST, Restart};
 use crate::run::thresholds::Thresholds;
 
@@ -362,6 +363,7 @@ fn news() -> impl Strategy<Value = News> {
     prop_oneof![
         Just(News::Registered),
         Just(News::Unregistered("away".into())),
+        Just(News::Untold("away".into())),
         Just(News::Rejected(Rejection::Invalid("service".into()))),
         Just(News::Retired),
         Just(News::Drained(Ok(Vec::new()))),

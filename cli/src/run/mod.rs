@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod check;
 pub(crate) mod child;
 pub(crate) mod ending;
+pub(crate) mod event;
 #[cfg(target_os = "linux")]
 pub(crate) mod guard;
 pub(crate) mod journal;

@@ -8,7 +8,7 @@ use trimtab_client::error::Error;
 use trimtab_client::registration::{Readiness, Registration, RegistrationBuilder};
 
 use crate::run::ending::Rejection;
-use crate::run::machine::{News, Wish};
+use crate::run::event::{News, Wish};
 
 /// How long one attempt to register looks for a replica.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ impl Registrar {
             }
             Err(error) => {
                 let run = held.run;
-                self.tell(run, News::Unregistered(error.to_string())).await;
+                self.tell(run, News::Untold(error.to_string())).await;
                 false
             }
         }

@@ -15,8 +15,9 @@ use trimtab_client::registration::RegistrationBuilder;
 use crate::run::check::Check;
 use crate::run::child::{Process, Program, reap};
 use crate::run::ending::Ending;
+use crate::run::event::{Effect, Input, Rules, Wish};
 use crate::run::journal::Journal;
-use crate::run::machine::{Effect, Input, Machine, Rules, Wish};
+use crate::run::machine::Machine;
 use crate::run::registrar::{Registrar, Wanted};
 
 /// What the program gets as it comes. Those that stop it, or that tell of its

@@ -41,7 +41,7 @@ async fn a_status_that_could_not_be_told_is_told_later() {
     stage.cluster.stop(1).await;
     program.tell("ill").await;
     supervisor.event("unready").await;
-    supervisor.event("unregistered").await;
+    supervisor.event("untold").await;
     stage.cluster.start_again(1).await;
     stage.until_status(InstanceStatus::Starting).await;
     program.tell("well").await;
