@@ -36,6 +36,16 @@ pub(crate) fn differences(before: &Policy, after: &Policy) -> Vec<(&'static str,
         .collect()
 }
 
+/// What is not as it is by default: "prefer-zone on, warm-up 30s". None when
+/// everything is.
+pub(crate) fn unusual(policy: &Policy) -> Option<String> {
+    let differences = differences(&Policy::default(), policy).into_iter();
+    let said: Vec<String> = differences
+        .map(|(setting, _, value)| format!("{setting} {value}"))
+        .collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
 /// A change of a route on one line each for before and after: the weights,
 /// but where the policy alone changed, and the settings that differ.
 pub(crate) fn sides(change: &RouteChange) -> (String, String) {
@@ -122,6 +132,18 @@ mod tests {
                 "fall-back-to-dark off",
             ]
         );
+    }
+
+    #[test]
+    fn only_what_is_unusual_is_said() {
+        assert_eq!(unusual(&Policy::default()), None);
+        let policy = Policy {
+            prefer_zone: true,
+            subset_size: NonZeroU32::new(50),
+            ..Policy::default()
+        };
+        let said = unusual(&policy);
+        assert_eq!(said.as_deref(), Some("prefer-zone on, subset 50"));
     }
 
     #[test]

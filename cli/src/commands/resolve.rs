@@ -6,6 +6,7 @@ use trimtab_client::operator::service_status::{InstanceStatus, ServiceView};
 use crate::change::route_line;
 use crate::failure::Failure;
 use crate::session::Session;
+use crate::settings;
 use crate::table::{BAD, Cell, FAINT, GOOD, NOTICE, PLAIN, Table};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -54,12 +55,14 @@ fn table(view: &ServiceView) -> String {
             status_cell(instance.status),
         ]);
     }
+    let policy = settings::unusual(&view.route.policy);
     format!(
-        "{}: {}, revision {}, route of {}\n{}",
+        "{}: {}, revision {}, route of {}\n{}{}",
         view.service,
         route_line(&view.route),
         view.revision,
         view.route_revision,
+        policy.map_or(String::new(), |unusual| format!("policy: {unusual}\n")),
         table.render()
     )
 }

@@ -9,8 +9,6 @@ use trimtab_client::operator::service_status::{
     GroupState, GroupStatus, ServiceStatus, ServiceSummary,
 };
 
-use trimtab_client::policy::Policy;
-
 use crate::change::route_line;
 use crate::failure::{Exit, Failure};
 use crate::percent::Percent;
@@ -132,15 +130,8 @@ fn service_text(status: &ServiceStatus) -> String {
             count(watchers.into())
         ),
     };
-    let unusual = settings::differences(&Policy::default(), &status.route.policy);
-    if !unusual.is_empty() {
-        let said = unusual
-            .iter()
-            .map(|(name, _, value)| format!("{name} {value}"));
-        text.push_str(&format!(
-            "policy: {}\n",
-            said.collect::<Vec<_>>().join(", ")
-        ));
+    if let Some(unusual) = settings::unusual(&status.route.policy) {
+        text.push_str(&format!("policy: {unusual}\n"));
     }
     text.push_str(&format!(
         "{callers}; observed over {}\n",

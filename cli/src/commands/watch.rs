@@ -8,6 +8,7 @@ use crate::actor::default_actor;
 use crate::change::route_line;
 use crate::failure::Failure;
 use crate::session::Session;
+use crate::settings;
 
 pub(crate) const EXAMPLES: &str = "\
 One line for how it is now and one for each change, until Ctrl-C. It goes on with another replica
@@ -70,12 +71,14 @@ fn view_line(view: &ServiceView) -> String {
             )
         })
         .collect();
+    let policy = settings::unusual(&view.route.policy);
     format!(
-        "{}  {}: {}; {}\n",
+        "{}  {}: {}; {}{}\n",
         view.revision,
         view.service,
         route_line(&view.route),
-        ready.join(", ")
+        ready.join(", "),
+        policy.map_or(String::new(), |unusual| format!("; {unusual}"))
     )
 }
 
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_view_is_one_line() {
-        let view = ServiceView {
+        let mut view = ServiceView {
             service: "catalog".into(),
             revision: 8_812,
             route_revision: 8_810,
@@ -119,8 +122,13 @@ mod tests {
             possibly_stale: false,
         };
         assert_eq!(
-            line(&WatchEvent::View(view)),
+            line(&WatchEvent::View(view.clone())),
             "8812  catalog: v41 100%; v41 active 1/2 ready\n"
+        );
+        view.route.policy.prefer_zone = true;
+        assert_eq!(
+            line(&WatchEvent::View(view)),
+            "8812  catalog: v41 100%; v41 active 1/2 ready; prefer-zone on\n"
         );
     }
 }
