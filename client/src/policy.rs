@@ -35,7 +35,7 @@ pub struct Policy {
     /// How many instances of each group a caller keeps connections to, at
     /// most [`SUBSET_SIZE_MAX`]. `None`, the default: all.
     pub subset_size: Option<NonZeroU32>,
-    /// Over what time a group that had no weight comes up to its share, at
+    /// Over what time a group that never had weight comes up to its share, at
     /// most [`WARM_UP_MAX`]. Zero, the default: at once.
     #[serde(rename = "warm_up_ms", serialize_with = "serial::milliseconds")]
     pub warm_up: Duration,

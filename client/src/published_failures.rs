@@ -18,7 +18,7 @@ use crate::load::Loads;
 use crate::picker::Picker;
 use crate::policy::{Balancing, Policy};
 use crate::sticky::StickyKey;
-use crate::view::GroupState::{Active, Standby};
+use crate::view::GroupState::{Active, Dark, Standby};
 use crate::view::{Group, Instance, InstanceStatus, View};
 use crate::watcher::Standpoint;
 
@@ -223,11 +223,11 @@ fn a_cold_group_hit_at_full_load() {
     assert_eq!(shares, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1_000]);
 }
 
-/// Of what v1 does not have, v2 has all. Both have five instances.
+/// Of what v1 does not have, v2 has all, which is new. Both have five instances.
 fn view(revision: u64, weight: u32) -> Arc<View> {
-    let group = |name: &str, weight| Group {
+    let group = |name: &str, weight, before| Group {
         name: name.into(),
-        state: if weight > 0 { Active } else { Standby },
+        state: if weight > 0 { Active } else { before },
         weight,
         instances: (0..5)
             .map(|number| Instance {
@@ -242,7 +242,10 @@ fn view(revision: u64, weight: u32) -> Arc<View> {
     };
     Arc::new(View {
         revision,
-        groups: vec![group("v1", weight), group("v2", 10_000 - weight)],
+        groups: vec![
+            group("v1", weight, Standby),
+            group("v2", 10_000 - weight, Dark),
+        ],
         policy: Policy {
             warm_up: Duration::from_secs(60),
             ..Policy::default()

@@ -1,4 +1,4 @@
-//! A group that had no weight comes up to its share over time, so that it is not hit cold.
+//! A group that never had weight comes up to its share over time, so that it is not hit cold.
 //!
 //! Each caller counts from the moment at which it received the revision; no
 //! wall clock is compared.
@@ -47,9 +47,16 @@ impl WarmUp {
             let known = weights_before.iter().find(|(known, _)| known == name);
             known.is_none_or(|(_, weight)| *weight == 0)
         };
+        // One that carried calls before is what a rollback goes back to, and
+        // that cannot wait.
+        let is_new = |name: &Arc<str>| {
+            let known = before.groups.iter().find(|known| known.name == *name);
+            known.is_none_or(|known| known.state == GroupState::Dark)
+        };
         let groups = after.groups.iter();
         let warming: Vec<Arc<str>> = groups
-            .filter(|group| group.weight > 0 && had_none(&group.name))
+            .filter(|group| group.weight > 0)
+            .filter(|group| had_none(&group.name) && is_new(&group.name))
             .map(|group| Arc::clone(&group.name))
             .collect();
         if !warming.is_empty() {
@@ -149,7 +156,10 @@ mod tests {
     fn view(weights: &[(&str, u32)]) -> View {
         let group = |(name, weight): &(&str, u32)| Group {
             name: (*name).into(),
-            state: GroupState::Active,
+            state: match weight {
+                0 => GroupState::Dark,
+                _ => GroupState::Active,
+            },
             weight: *weight,
             instances: Vec::new(),
         };
@@ -233,6 +243,18 @@ mod tests {
         warm_up.follow(&raised, &before, half_way);
         assert_eq!(weights(&warm_up, &before, half_way), [10_000, 0]);
         assert_eq!(warm_up.next_step(half_way), None);
+    }
+
+    /// When the ramp of the bad release is long over, too.
+    #[test]
+    fn a_rollback_to_what_carried_before_is_at_once() {
+        let now = Instant::now();
+        let mut bad = view(&[("v1", 0), ("v2", 10_000)]);
+        bad.groups[0].state = GroupState::Standby;
+        let good = view(&[("v1", 10_000), ("v2", 0)]);
+        let warm_up = switched(&bad, &good, now);
+        assert_eq!(weights(&warm_up, &good, now), [10_000, 0]);
+        assert_eq!(warm_up.next_step(now), None);
     }
 
     #[test]

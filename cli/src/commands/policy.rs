@@ -67,7 +67,7 @@ struct Settings {
     #[arg(long, value_name = "N")]
     subset: Option<Subset>,
 
-    /// Over what time a group that had no weight comes up to its share: at most 1h, or off
+    /// Over what time a group that never had weight comes up to its share: at most 1h, or off
     #[arg(long, value_name = "DURATION")]
     warm_up: Option<WarmUp>,
 
