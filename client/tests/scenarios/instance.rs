@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 use trimtab_proto::demo::v1::catalog_server::{Catalog, CatalogServer};
 use trimtab_proto::demo::v1::{GetItemRequest, GetItemResponse};
@@ -28,6 +29,9 @@ pub struct Behaviour {
     /// Answer UNAVAILABLE.
     pub unavailable: AtomicBool,
     pub delay_ms: AtomicU64,
+    /// Take no more connections, end what is under way, then stop.
+    pub end: Notify,
+    pub ended: AtomicBool,
 }
 
 struct Service {
@@ -49,9 +53,15 @@ impl Instance {
             behaviour: Arc::clone(&behaviour),
         };
         let process = Process::start(address, |incoming| {
-            tonic::transport::Server::builder()
-                .add_service(CatalogServer::new(service))
-                .serve_with_incoming(incoming)
+            let server =
+                tonic::transport::Server::builder().add_service(CatalogServer::new(service));
+            let orders = Arc::clone(&behaviour);
+            async move {
+                let served = server.serve_with_incoming_shutdown(incoming, orders.end.notified());
+                let served = served.await;
+                orders.ended.store(true, Ordering::SeqCst);
+                served
+            }
         })
         .await;
         Self {

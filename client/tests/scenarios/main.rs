@@ -10,6 +10,7 @@ mod ending;
 mod hostile;
 mod instance;
 mod layers;
+mod leaving;
 mod process;
 mod registering;
 mod registry;
