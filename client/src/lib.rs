@@ -57,21 +57,43 @@
 //! # }
 //! ```
 //!
+//! # For more
+//!
+//! - HTTP clients that are tower services: [`layer`]; balancers by name:
+//!   [`Client::make_balancer`].
+//! - One user, one release, while a rollout goes on: [`sticky`].
+//! - Why an instance is called or not: [`Balancer::explain`]. What is counted
+//!   for metrics: `docs/telemetry-of-callers.md`.
+//! - To start while the registry is down: [`client::ClientBuilder::cache_dir`].
+//! - To test what you write: [`testing`].
+//! - Programs that run: `client/examples` has a caller, an instance, an HTTP
+//!   caller, a sticky canary and a graceful shutdown. The tests run them.
+//!
 //! # What it promises
 //!
-//! | promise | how |
-//! |---|---|
-//! | Shares are those of the route, whatever the number of instances: exactly none at 0, exactly all at 100 %, and within one call over the calls since the route changed. | Groups take turns in an order built for it, not by chance. |
-//! | No call goes to an instance that is not connected while another is. | Connections are made ahead of need, to all groups, and kept by this crate. |
-//! | The share of a group that cannot be reached goes to the other weighted groups in proportion; if there is none, to groups that carried traffic before; to groups that never did only where the route's policy says so. It is logged. | See [`Balancer`]. |
-//! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and nothing of an answer's body was passed on; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. |
-//! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. |
-//! | Calls go on without a registry. | The last view is kept; the watch is resumed by revision on any replica. |
-//! | When the registry says that this caller uses a revision, it does. | The receipt is sent after the last call that was begun by an older one. |
-//! | An instance that is drained gets nothing new, and what it is answering is awaited. | [`registration::Registration::drain`] |
+//! Each row names the tests that hold it, by their module: those of
+//! `tests/scenarios`, `tests/failures` and `tests/examples` run against real
+//! servers, the others are beside the code. The simulation of the workspace
+//! holds most rows a second time, under faults (`docs/promises.md`).
 //!
-//! Nothing is left running when the last client, balancer and registration of
-//! a process are dropped.
+//! | promise | how | held by |
+//! |---|---|---|
+//! | Shares are those of the route, whatever the number of instances: exactly none at 0, exactly all at 100 %, and within one call over the calls since the route changed. | Groups take turns in an order built for it, not by chance; each process begins elsewhere. | `calls::every_run_has_the_shares_within_one_call_also_over_a_switch`, `published_failures::eighty_to_twenty_over_nine_instances_and_two`, `published_failures::one_percent_under_endpoint_churn` |
+//! | Calls with a key stay with one group while weights move one way, and shares are exact over keys. | [`sticky`] | `promises::shares_are_exact_over_buckets`, `promises::raising_a_later_share_moves_buckets_forward_only`, `examples::users_of_a_canary_go_over_and_none_comes_back` |
+//! | No call goes to an instance that is not connected while another is. | Connections are made ahead of need, to all groups, and kept by this crate. | `published_failures::a_dead_endpoint_that_is_reported_ready`, `calls::no_call_fails_when_an_instance_is_killed` |
+//! | The share of a group that cannot be reached goes to the other weighted groups in proportion; if there is none, to groups that carried traffic before; to groups that never did only where the route's policy says so. It is logged. | See [`Balancer`]. | `published_failures::an_empty_group_that_drops_its_share`, `promises::an_unreachable_group_moves_its_own_buckets_only_and_by_weight` |
+//! | Within a group the policy of the route decides, by capacity; a zone keeps no more calls than it has ready capacity for; a group that is new to traffic warms up if the policy says so. | [`policy`] | `promises::a_zone_keeps_the_calls_it_has_capacity_for_under_every_policy`, `published_failures::a_balancer_that_sends_a_new_instance_everything`, `published_failures::a_cold_group_hit_at_full_load` |
+//! | An instance that fails its calls, more than its group does, gets none for a while; a group that fails as a whole is called. | [`policy::OutlierPolicy`] | `outliers::an_instance_that_fails_five_calls_in_a_row_gets_no_more`, `outliers::a_group_that_fails_as_a_whole_is_called_nevertheless` |
+//! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and nothing of an answer's body was passed on; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. | `calls::a_call_that_may_not_be_repeated_says_that_it_broke_off` |
+//! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. | `deadlines::another_instance_is_asked_after_a_third_of_the_time_and_told_what_is_left` |
+//! | With one of five instances dead, frozen, slow, resetting or failing, no call that may be sent twice fails. | All of the above. | `survival::no_call_fails_when_each_of_five_fails_in_turn`, `survival::no_call_fails_when_one_of_five_freezes` |
+//! | Calls go on without a registry, and revisions never go back. | The last view is kept; the watch is resumed by revision on any replica, with jitter, and as slowly as a replica that stops asks for. | `watching::traffic_goes_on_without_a_registry`, `watching::a_watch_resumes_by_revision_on_another_replica_and_confirms_there`, `watching::a_revision_never_goes_back`, `course::a_replica_that_stops_says_how_soon_to_leave_it` |
+//! | A process starts without a registry. | The last view on disk: checked, versioned, written whole, never believed more than the registry. | `cold_start::calls_succeed_from_the_disk_until_the_registry_is_back`, `cold_start::a_file_that_cannot_be_used_never_fails_a_start`, `codec::every_bit_and_every_length_counts` |
+//! | A registry that takes away most of what is connected, without a reason, empties nobody. | What it takes is kept as a last resort, for a minute (`docs/liveness.md`). | `shrinking::what_a_view_takes_away_beyond_belief_is_the_last_resort`, `shrinking::draining_a_switch_and_a_teardown_are_believed` |
+//! | Whatever a registry says, no call panics and no memory grows; a view that was damaged is asked for again. | Checksums, bounds. | `absurd::nothing_a_registry_says_breaks_a_caller`, `absurd::a_replica_that_only_talks_makes_no_queue_grow`, `watching::a_damaged_view_is_asked_for_again` |
+//! | When the registry says that this caller uses a revision, it does. | The receipt is sent after the last call that was begun by an older one. | `watching::a_receipt_is_sent_for_every_view_used_and_not_before` |
+//! | An instance that is drained gets nothing new, and what it is answering is awaited. | [`registration::Registration::drain`] | `leaving::no_call_fails_when_instances_leave_in_order`, `leaving::a_caller_that_hangs_is_waited_for_no_longer_than_said`, `examples::a_server_that_stops_in_order_fails_no_call` |
+//! | Nothing is left running when the last client, balancer and registration of a process are dropped. | All tasks belong to one of them. | `ending::no_task_outlives_what_was_dropped`, `ending::no_connection_outlives_what_was_dropped` |
 //!
 //! # For operators
 //!

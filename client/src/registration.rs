@@ -220,11 +220,16 @@ impl Registration {
 
     /// Leaves without a failed call: says DRAINING, waits until every caller
     /// has said that it sends nothing new, at most `wait`, and deregisters.
-    /// What is still being answered is the server's to finish.
+    /// Then end the server in order: what callers sent before they said so may
+    /// be about to arrive, and what is being answered is the server's to
+    /// finish. `client/examples/graceful_shutdown.rs` does all of it.
+    ///
+    /// A caller that is not connected to the registry is not waited for; it
+    /// sees the server close its connections.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the registry could not be told; the lease
-    /// then ends by itself.
+    /// [`Error::Unavailable`] when the registry could not be told within
+    /// `wait`, or 5 seconds if that is longer; the lease then ends by itself.
     pub async fn drain(self, wait: Duration) -> Result<Drained, Error> {
         let drained = self.stop_calls(wait).await?;
         self.deregister().await?;

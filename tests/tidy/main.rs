@@ -133,6 +133,33 @@ fn the_readme_shows_code_that_is_compiled() {
     assert!(blocks >= 2, "a caller and an instance are shown");
 }
 
+/// The table of what the client promises names tests, as `module::test`.
+#[test]
+fn promises_of_the_client_name_tests_that_exist() {
+    let door = root().join("client/src/lib.rs");
+    let door = fs::read_to_string(door).expect("readable");
+    let mut sources = Vec::new();
+    files(&root().join("client"), ".rs", &mut sources);
+    let named = door
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | ")?.rsplit_once(" | "))
+        .flat_map(|(_, tests)| tests.split('`').filter(|name| name.contains("::")));
+    let mut found = 0;
+    for name in named {
+        let (module, test) = name.split_once("::").expect("module and test");
+        let has_test = |path: &PathBuf| {
+            let is_module = path.to_string_lossy().contains(module);
+            let source = fs::read_to_string(path).expect("readable");
+            // Some are made by a macro from a list of names.
+            let forms = [format!("fn {test}("), format!("    {test}: ")];
+            is_module && forms.iter().any(|form| source.contains(form))
+        };
+        assert!(sources.iter().any(has_test), "no test {name}");
+        found += 1;
+    }
+    assert!(found >= 30, "the table is not where it was: {found} tests");
+}
+
 fn dedented(text: &str) -> Vec<&str> {
     let lines = text.lines().map(str::trim);
     lines.filter(|line| !line.is_empty()).collect()
