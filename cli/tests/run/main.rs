@@ -17,3 +17,4 @@ mod restarts;
 mod stage;
 mod stand_in;
 mod supervisor;
+mod traffic;

@@ -14,17 +14,15 @@ pub(crate) const SERVICE: &str = "catalog";
 
 /// What all have, and what they have unless a test says otherwise. The lease is
 /// so long that no instance is ever gone because it ended.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 6] = [
     "--service",
     SERVICE,
-    "--id",
-    "a",
     "--check-interval",
     "50ms",
     "--output",
     "json",
 ];
-const DEFAULTS: [[&str; 2]; 2] = [["--group", "v1"], ["--ttl", "10m"]];
+const DEFAULTS: [[&str; 2]; 3] = [["--group", "v1"], ["--id", "a"], ["--ttl", "10m"]];
 
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
@@ -58,8 +56,10 @@ impl Stage {
                 command.args(default);
             }
         }
+        if !flags.contains(&"--address") {
+            command.args(["--address", &self.address]);
+        }
         command
-            .args(["--address", &self.address])
             .args(["--endpoints", &self.cluster.endpoints()])
             .args(flags)
             .arg("--")
