@@ -1,17 +1,23 @@
 //! The policy of a route and the salt of a rollout, from the operator to every caller.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use trimtab_client::balancer::Balancer;
+use trimtab_client::client::Client;
 use trimtab_client::error::Error;
 use trimtab_client::operator::change::{
     CanaryShare, ChangeKind, ChangeOptions, RollbackTarget, Route, ServiceShift, ShiftOutcome,
     ShiftTarget,
 };
 use trimtab_client::policy::{Balancing, OutlierPolicy, Policy};
+use trimtab_client::sticky::StickyKey;
 use trimtab_proto::v1::watch_response::Kind as Answer;
 use trimtab_proto::v1::{self, View};
 use trimtab_tests::cluster::Cluster;
+use trimtab_tests::eventually::eventually;
+use trimtab_tests::instance::Instance;
 
 use crate::by_hand::Watch;
 
@@ -152,4 +158,73 @@ async fn a_shift_that_asks_for_nothing_or_too_much_is_refused() {
     let words = refused.expect_err("out of range").to_string();
     let said = "policy.subset_size must be 0 to 10000, but is \"10001\"";
     assert!(words.contains(said), "{words}");
+}
+
+/// How many of so many calls each instance got, with or without a key.
+async fn picks(balancer: &Balancer, calls: u32, key: Option<&StickyKey>) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..calls {
+        let picked = match key {
+            Some(key) => balancer.pick_for(key).await,
+            None => balancer.pick().await,
+        }
+        .expect("an instance");
+        *counts.entry(picked.instance_id().to_owned()).or_default() += 1;
+        picked.success();
+    }
+    counts
+}
+
+/// A caller that runs chooses in another way from the next view on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_caller_obeys_another_policy_at_once() {
+    const CALLS: u32 = 60;
+    let cluster = Cluster::start(1).await;
+    let ids = ["a", "b", "c"];
+    let instances = ids.map(|id| Instance::start("v1", id));
+    for (id, instance) in ids.iter().zip(&instances) {
+        let address = instance.address();
+        cluster.register_at(1, "catalog", "v1", id, &address).await;
+    }
+    let client = Client::connect(&cluster.endpoints()).expect("valid");
+    let balancer = client.service("catalog").await.expect("known");
+    eventually(
+        "calls to all",
+        async || picks(&balancer, CALLS, None).await,
+        |counts| counts.len() == ids.len(),
+    )
+    .await;
+    let set = async |balancing| {
+        let policy = Policy {
+            balancing,
+            ..Policy::default()
+        };
+        let changed = shift(&cluster, ShiftTarget::Keep, Some(policy)).await;
+        let revision = changed.expect("changed").revision;
+        eventually(
+            "the view",
+            async || balancer.revision(),
+            |used| *used >= revision,
+        )
+        .await;
+    };
+
+    set(Balancing::RoundRobin).await;
+    let counts = picks(&balancer, CALLS, None).await;
+    assert!(
+        counts.values().all(|count| *count == CALLS / 3),
+        "{counts:?}"
+    );
+
+    set(Balancing::ConsistentHash).await;
+    for user in ["ann", "bob"] {
+        let counts = picks(&balancer, CALLS, Some(&StickyKey::new(user))).await;
+        assert_eq!(counts.len(), 1, "{user}: {counts:?}");
+    }
+    let mut met = BTreeSet::new();
+    for user in 0..CALLS {
+        let key = StickyKey::new(format!("user-{user}"));
+        met.extend(picks(&balancer, 1, Some(&key)).await.into_keys());
+    }
+    assert_eq!(met.len(), ids.len(), "keys are spread over all");
 }
