@@ -28,8 +28,12 @@ use crate::ticket::Ticket;
 
 /// Put into the extensions of a request (for tonic:
 /// `request.extensions_mut().insert(Idempotent)`), it says that carrying the
-/// request out twice is as good as once: when its instance is lost before any
-/// answer, it is sent to another.
+/// request out twice is as good as once: when its instance is lost, answers that
+/// it is at fault, or keeps it waiting, it is sent to another.
+///
+/// Answers that are worth a repeat are the statuses UNAVAILABLE, INTERNAL,
+/// UNKNOWN and DATA_LOSS of gRPC, and 500, 502, 503 and 504 of HTTP. There are at
+/// most two repeats.
 #[derive(Debug, Clone, Copy)]
 pub struct Idempotent;
 

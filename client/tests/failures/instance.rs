@@ -102,6 +102,16 @@ impl Instance {
         self.service.calls.load(Ordering::SeqCst)
     }
 
+    /// Connections ever made to it.
+    pub fn connections(&self) -> u64 {
+        self.wire.accepted()
+    }
+
+    /// Whether anyone is connected.
+    pub fn is_connected(&self) -> bool {
+        self.wire.is_in_use()
+    }
+
     /// How much time the newest call said it had.
     pub fn told(&self) -> Duration {
         Duration::from_micros(self.service.told.load(Ordering::SeqCst))

@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod connections;
 mod deadlines;
 mod instance;
 mod outliers;

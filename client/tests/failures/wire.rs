@@ -1,6 +1,8 @@
 //! The network in front of an instance, which can fail in the ways networks and hosts do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,7 +30,15 @@ pub enum Passage {
 pub struct Wire {
     address: SocketAddr,
     passage: watch::Sender<Passage>,
+    counts: Arc<Counts>,
     relay: JoinHandle<()>,
+}
+
+/// Connections.
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Wire {
@@ -36,16 +46,35 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let passage = watch::Sender::new(Passage::Clear);
-        let relay = tokio::spawn(relay(address, Some(listener), server, passage.subscribe()));
+        let counts = Arc::new(Counts::default());
+        let carried = Arc::clone(&counts);
+        let relay = relay(
+            address,
+            Some(listener),
+            server,
+            passage.subscribe(),
+            carried,
+        );
         Self {
             address,
             passage,
-            relay,
+            counts,
+            relay: tokio::spawn(relay),
         }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Connections ever made through it.
+    pub fn accepted(&self) -> u64 {
+        self.counts.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Whether anyone is connected.
+    pub fn is_in_use(&self) -> bool {
+        self.counts.ended.load(Ordering::SeqCst) < self.accepted()
     }
 
     pub fn set(&self, passage: Passage) {
@@ -64,6 +93,7 @@ async fn relay(
     mut listener: Option<TcpListener>,
     server: SocketAddr,
     mut passage: watch::Receiver<Passage>,
+    counts: Arc<Counts>,
 ) {
     loop {
         let now = *passage.borrow_and_update();
@@ -82,7 +112,12 @@ async fn relay(
         tokio::select! {
             accepted = open.accept() => {
                 let (stream, _) = accepted.unwrap();
-                tokio::spawn(carry(stream, server, passage.clone()));
+                counts.accepted.fetch_add(1, Ordering::SeqCst);
+                let (passage, counts) = (passage.clone(), Arc::clone(&counts));
+                tokio::spawn(async move {
+                    carry(stream, server, passage).await;
+                    counts.ended.fetch_add(1, Ordering::SeqCst);
+                });
             }
             changed = passage.changed() => {
                 if changed.is_err() {
