@@ -105,23 +105,24 @@ pub(crate) struct Call {
     told: Option<Told>,
 }
 
-/// Sends `request` to an instance of the pool's service.
-pub(crate) async fn call(
+/// Sends `request` to an instance of the pool's service. What is kept of a call
+/// stays in one place, as moving it would cost as much as choosing an instance.
+pub(crate) fn call(
     pool: Arc<Pool>,
     options: CallOptions,
     request: Request<Body>,
-) -> Result<Response<ResponseBody>, Status> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Status>> + Send {
     let (mut head, body) = request.into_parts();
     head.headers.entry(USER_AGENT).or_insert(AGENT);
     let idempotent = options.idempotent || head.extensions.get::<Idempotent>().is_some();
     let deadline = head.extensions.get::<Deadline>();
-    let call = Call {
+    let call = Box::new(Call {
         pool,
         options: CallOptions {
             idempotent,
             ..options
         },
-        limit: Limit::of(&head.headers, deadline, options.timeout, Instant::now()),
+        limit: Limit::of(&head.headers, deadline, options.timeout),
         grpc: is_grpc(&head.headers),
         affinity: Affinity::of(&head),
         head,
@@ -133,30 +134,35 @@ pub(crate) async fn call(
         due: None,
         paid: true,
         told: None,
-    };
+    });
     let span = tracing::debug_span!(
         "call",
         service = &**call.pool.service(),
         path = call.head.uri.path()
     );
-    call.run().instrument(span).await.map_err(Status::from)
+    call.run().instrument(span)
 }
 
 // === impl Call ===
 
 impl Call {
-    async fn run(mut self) -> Result<Response<ResponseBody>, Error> {
+    async fn run(mut self: Box<Self>) -> Result<Response<ResponseBody>, Status> {
         self.pool.budget().deposit();
-        let first = self.pool.pick(None, &[], &self.affinity, self.patience());
-        let first = first.await?;
+        let first = match self.pool.pick_now(None, &[], &self.affinity) {
+            Ok(first) => first,
+            Err(ticket) => {
+                let pick = self.pool.pick(ticket, &[], &self.affinity, self.patience());
+                Box::pin(pick).await?
+            }
+        };
         self.begin(first);
-        self.conclude().await
+        self.conclude().await.map_err(Status::from)
     }
 
     /// Sends the request elsewhere although an answer had begun: nothing of its
     /// body was passed on.
     pub(crate) async fn resume(
-        mut self,
+        mut self: Box<Self>,
         endpoint: Arc<Endpoint>,
         error: Error,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -169,7 +175,7 @@ impl Call {
     }
 
     /// From the first attempt to the answer.
-    async fn conclude(mut self) -> Result<Response<ResponseBody>, Error> {
+    async fn conclude(mut self: Box<Self>) -> Result<Response<ResponseBody>, Error> {
         loop {
             let end = self.limit.map(|limit| limit.end);
             let due = self.due.into_iter().chain(end).min();
@@ -188,7 +194,7 @@ impl Call {
                 Event::Due if end.is_some_and(|end| end <= Instant::now()) => {
                     return Err(self.out_of_time());
                 }
-                Event::Due => self.begin_another().await,
+                Event::Due => Box::pin(self.begin_another()).await,
             }
             if self.due.is_none() && self.attempts.is_empty() {
                 return self.give_up();
@@ -223,20 +229,25 @@ impl Call {
     /// The request as this instance gets it. `None` when it has no address, or
     /// the body is no longer known from its beginning.
     fn request_to(&self, ongoing: &Ongoing) -> Option<Request<Body>> {
+        let mut request = Request::new(self.body.attempt()?);
         let mut uri = self.head.uri.clone().into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(ongoing.endpoint().link.authority()?.clone());
         uri.path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));
-        let mut head = self.head.clone();
-        head.uri = Uri::from_parts(uri).ok()?;
+        *request.uri_mut() = Uri::from_parts(uri).ok()?;
+        *request.method_mut() = self.head.method.clone();
+        *request.version_mut() = self.head.version;
+        // Extensions were for this crate, and stay.
+        let headers = request.headers_mut();
+        headers.clone_from(&self.head.headers);
         if let Some(limit) = &self.limit {
-            limit.write(&mut head.headers, self.grpc, ongoing.started());
+            limit.write(headers, self.grpc, ongoing.started());
         }
         if let Some(bucket) = ongoing.bucket() {
-            bucket.write_to(&mut head.headers);
+            bucket.write_to(headers);
         }
-        Some(Request::from_parts(head, self.body.attempt()?))
+        Some(request)
     }
 
     /// When this attempt has kept the caller waiting for so long that another
@@ -349,7 +360,7 @@ impl Call {
         Error::Deadline { waiting_for, after }
     }
 
-    fn give_up(mut self) -> Result<Response<ResponseBody>, Error> {
+    fn give_up(mut self: Box<Self>) -> Result<Response<ResponseBody>, Error> {
         match self.told.take() {
             Some(Told::Answer(answer)) => Ok(self.finish(answer.ongoing, answer.response)),
             Some(Told::Broken(error)) => Err(error),
@@ -364,7 +375,7 @@ impl Call {
     /// The call has an answer; it ends with the answer's body, or now when the
     /// head says it all.
     fn finish(
-        mut self,
+        mut self: Box<Self>,
         mut ongoing: Ongoing,
         response: Response<Incoming>,
     ) -> Response<ResponseBody> {

@@ -67,9 +67,12 @@ impl Limit {
         headers: &HeaderMap,
         deadline: Option<&Deadline>,
         timeout: Option<Duration>,
-        now: Instant,
     ) -> Option<Self> {
         let written = grpc_timeout(headers);
+        if written.or(timeout).is_none() && deadline.is_none() {
+            return None;
+        }
+        let now = Instant::now();
         let others = deadline
             .map(|deadline| deadline.0.saturating_duration_since(now))
             .into_iter()
@@ -181,13 +184,13 @@ mod tests {
             limit.write(&mut headers, true, now);
             headers.get(GRPC_TIMEOUT).cloned().unwrap()
         };
-        let by_header = Limit::of(&headers("2S"), Some(&hour), None, now).unwrap();
+        let by_header = Limit::of(&headers("2S"), Some(&hour), None).unwrap();
         assert_eq!(told(&by_header, now), "2S");
         let later = now + Duration::from_millis(500);
         assert_eq!(told(&by_header, later), "1500000u");
         let second = Some(Duration::from_secs(1));
-        let by_builder = Limit::of(&headers("2S"), Some(&hour), second, now).unwrap();
+        let by_builder = Limit::of(&headers("2S"), Some(&hour), second).unwrap();
         assert_eq!(told(&by_builder, now), "1000000u");
-        assert!(Limit::of(&HeaderMap::new(), None, None, now).is_none());
+        assert!(Limit::of(&HeaderMap::new(), None, None).is_none());
     }
 }

@@ -162,6 +162,18 @@ impl Pool {
             .map_err(|_| self.shared.no_instance())
     }
 
+    /// The same without waiting. When nobody is connected, the ticket is for the
+    /// next try.
+    pub(crate) fn pick_now(
+        &self,
+        mut ticket: Option<Ticket>,
+        tried: &[Arc<Endpoint>],
+        affinity: &Affinity,
+    ) -> Result<Ongoing, Option<Ticket>> {
+        let picked = self.shared.try_pick(&mut ticket, tried, affinity);
+        picked.ok_or(ticket)
+    }
+
     /// For one more attempt of a call: an instance that none of its attempts
     /// was sent to, if one is connected now.
     pub(crate) fn pick_untried(

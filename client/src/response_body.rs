@@ -46,12 +46,12 @@ pub struct ResponseBody {
     /// Nothing was passed on yet, and the call may be repeated.
     opening: Option<Box<Opening>>,
     /// Goes out before what `inner` has.
-    next: Option<Frame<Bytes>>,
+    next: Option<Box<Frame<Bytes>>>,
 }
 
 /// An answer of which the caller has seen nothing but the head.
 struct Opening {
-    call: Option<Call>,
+    call: Option<Box<Call>>,
     /// What the caller has seen.
     status: StatusCode,
     content_type: Option<HeaderValue>,
@@ -84,7 +84,7 @@ impl ResponseBody {
 
     /// If the body breaks before anything of it was passed on, `call` is to be
     /// made again. The caller gets this `head`.
-    pub(crate) fn may_resume(&mut self, call: Call, head: &Parts) {
+    pub(crate) fn may_resume(&mut self, call: Box<Call>, head: &Parts) {
         self.opening = Some(Box::new(Opening {
             call: Some(call),
             status: head.status,
@@ -236,7 +236,7 @@ impl ResponseBody {
     fn open_with(&mut self, first: Option<Frame<Bytes>>, second: Frame<Bytes>) -> Polled {
         match first {
             Some(first) => {
-                self.next = Some(second);
+                self.next = Some(Box::new(second));
                 Some(Ok(first))
             }
             None => self.pass_on(Some(Ok(second))),
@@ -272,7 +272,7 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         let this = &mut *self;
         if let Some(next) = this.next.take() {
-            return Poll::Ready(this.pass_on(Some(Ok(next))));
+            return Poll::Ready(this.pass_on(Some(Ok(*next))));
         }
         while let Some(mut opening) = this.opening.take() {
             match this.poll_opening(&mut opening, cx) {
