@@ -49,7 +49,9 @@ pub(crate) enum Event {
 pub(crate) enum Failure {
     /// The instance has seen nothing of it.
     Unsent(String),
-    /// It may have.
+    /// It may have, and the connection is gone.
+    Lost(String),
+    /// It may have, and broke off this call alone.
     Broken(String),
 }
 
@@ -162,19 +164,37 @@ impl Failure {
         let reason = with_causes(&error);
         if never_left || was_refused(&error) {
             Self::Unsent(reason)
+        } else if is_of_connection(&error) {
+            Self::Lost(reason)
         } else {
             Self::Broken(reason)
+        }
+    }
+
+    /// What it says of the instance, and why.
+    pub(crate) fn verdict(self) -> (Outcome, String) {
+        match self {
+            Self::Unsent(reason) => (Outcome::Unsent, reason),
+            Self::Lost(reason) => (Outcome::Lost, reason),
+            Self::Broken(reason) => (Outcome::Failed, reason),
         }
     }
 }
 
 /// The peer said that it did nothing about the request (RFC 9113, 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .is_some_and(|error| {
-            error.is_remote()
-                && error.is_reset()
-                && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-        })
+    of_stream(error).is_some_and(|error| {
+        error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
+}
+
+/// Whether more is broken than one call.
+pub(crate) fn is_of_connection(error: &hyper::Error) -> bool {
+    of_stream(error).is_none()
+}
+
+fn of_stream(error: &hyper::Error) -> Option<&h2::Error> {
+    let source = std::error::Error::source(error)?;
+    let error = source.downcast_ref::<h2::Error>()?;
+    error.is_reset().then_some(error)
 }

@@ -269,21 +269,14 @@ impl Call {
     /// An attempt came to nothing.
     fn failed(&mut self, ongoing: Ongoing, failure: Failure) {
         let endpoint = Arc::clone(ongoing.endpoint());
-        let (reason, unsent) = match failure {
-            Failure::Unsent(reason) => (reason, true),
-            Failure::Broken(reason) => (reason, false),
-        };
-        ongoing.end(if unsent {
-            Outcome::Unsent
-        } else {
-            Outcome::Failed
-        });
+        let (outcome, reason) = failure.verdict();
+        ongoing.end(outcome);
         self.told = Some(Told::Broken(Error::Broken {
             service: self.pool.service().to_string(),
             address: endpoint.link.address().to_string(),
             reason,
         }));
-        self.after_failure(endpoint, unsent);
+        self.after_failure(endpoint, outcome == Outcome::Unsent);
     }
 
     /// Decides whether, and when, the call is sent elsewhere.

@@ -131,7 +131,11 @@ impl Link {
         match outcome {
             Outcome::Answered => self.record.answered(),
             Outcome::Failed if self.record.failed() => self.suspicion.notify_one(),
-            Outcome::Failed | Outcome::Declined | Outcome::Abandoned | Outcome::Unsent => {}
+            Outcome::Failed
+            | Outcome::Lost
+            | Outcome::Declined
+            | Outcome::Abandoned
+            | Outcome::Unsent => {}
         }
     }
 

@@ -58,6 +58,9 @@ pub(crate) enum Outcome {
     Answered,
     /// No answer, or one that says the instance is at fault.
     Failed,
+    /// The connection broke. It says so itself: that is not held against the
+    /// instance beyond the connection.
+    Lost,
     /// An answer that says that there were too many calls: an error, but no
     /// word on how the instance is.
     Declined,
@@ -149,10 +152,15 @@ impl Drop for Ongoing {
             match self.outcome {
                 _ if self.was_answered => {}
                 Outcome::Answered => vitals.answered(moment, latency),
-                Outcome::Failed | Outcome::Declined => vitals.failed(moment, latency),
+                Outcome::Failed | Outcome::Lost | Outcome::Declined => {
+                    vitals.failed(moment, latency);
+                }
                 Outcome::Abandoned | Outcome::Unsent => vitals.waited_for(moment, latency),
             }
-            let failed = matches!(self.outcome, Outcome::Failed | Outcome::Declined);
+            let failed = matches!(
+                self.outcome,
+                Outcome::Failed | Outcome::Lost | Outcome::Declined
+            );
             self.endpoint.load.ended(now, latency, failed);
             self.endpoint.load.meter.ended(self.outcome, latency);
         }

@@ -82,7 +82,7 @@ impl GroupMeter {
     pub(crate) fn ended(&self, outcome: Outcome, latency: Duration) {
         let counter = match outcome {
             Outcome::Answered => &self.answered,
-            Outcome::Failed => &self.failed,
+            Outcome::Failed | Outcome::Lost => &self.failed,
             Outcome::Declined => &self.declined,
             Outcome::Abandoned => &self.abandoned,
             Outcome::Unsent => return,

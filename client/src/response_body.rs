@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Code, Status};
 
+use crate::attempt::is_of_connection;
 use crate::call::Call;
 use crate::connection::with_causes;
 use crate::deadline::Limit;
@@ -152,9 +153,9 @@ impl ResponseBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                let error = self.broken(with_causes(&error));
-                self.end(Outcome::Failed);
-                Some(Err(error.into()))
+                let broken = self.broken(with_causes(&error));
+                self.end(outcome_of_break(&error));
+                Some(Err(broken.into()))
             }
             None => {
                 self.end(if self.grpc {
@@ -190,21 +191,24 @@ impl ResponseBody {
                     }
                 };
             };
-            let reason = match polled {
+            let (outcome, reason) = match polled {
                 Some(Ok(frame)) if opening.first.is_none() && frame.is_data() => {
                     opening.first = Some(frame);
                     opening.kept_back = Some(Box::pin(sleep(KEPT_BACK)));
                     continue;
                 }
                 Some(Ok(frame)) => match self.fault_in(&frame, opening.first.is_none()) {
-                    Some(reason) => reason,
+                    Some(reason) => (Outcome::Failed, reason),
                     None => {
                         let opened = self.open_with(opening.first.take(), frame);
                         return Poll::Ready(Some(opened));
                     }
                 },
-                Some(Err(error)) => with_causes(&error),
-                None if self.grpc => "the answer ended without a status".to_owned(),
+                Some(Err(error)) => (outcome_of_break(&error), with_causes(&error)),
+                None if self.grpc => {
+                    let reason = "the answer ended without a status".to_owned();
+                    (Outcome::Failed, reason)
+                }
                 None => {
                     self.end(Outcome::Answered);
                     return Poll::Ready(Some(opening.first.take().map(Ok)));
@@ -217,7 +221,7 @@ impl ResponseBody {
                     reason,
                 };
                 let endpoint = Arc::clone(ongoing.endpoint());
-                ongoing.end(Outcome::Failed);
+                ongoing.end(outcome);
                 opening.resumed = Some(Box::pin(call.resume(endpoint, error)));
             } else {
                 let error = self.broken(reason);
@@ -299,6 +303,14 @@ impl Body for ResponseBody {
             (None, None) => self.inner.size_hint(),
             _ => SizeHint::default(),
         }
+    }
+}
+
+fn outcome_of_break(error: &hyper::Error) -> Outcome {
+    if is_of_connection(error) {
+        Outcome::Lost
+    } else {
+        Outcome::Failed
     }
 }
 
