@@ -104,7 +104,7 @@ async fn registry_of(addresses: &[SocketAddr]) -> FakeRegistry {
         .enumerate()
         .fold(service, |service, (number, address)| {
             let id = format!("i{number}");
-            service.instance(FakeInstance::new(&id, "v1", &address.to_string()))
+            service.instance(FakeInstance::new(&id, "v1", address.to_string()))
         });
     registry.publish(service).expect("valid");
     registry
