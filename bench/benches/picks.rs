@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tower::Service;
@@ -13,7 +13,7 @@ use trimtab_bench::cpu_time::CpuTime;
 use trimtab_bench::naive::Naive;
 use trimtab_bench::others;
 use trimtab_client::policy::{Balancing, Policy};
-use trimtab_client::workbench::{Bench, Clock, Tie};
+use trimtab_client::workbench::{Bench, Tie};
 
 const INSTANCES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -37,7 +37,6 @@ const UNLIKE: &[u32] = &[100, 150, 400];
 fn on_one_thread(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("pick");
     for instances in INSTANCES {
-        let clock = Clock::now();
         let free = Tie::none();
         for (name, capacities, balancing) in [
             ("trimtab, least loaded", ALIKE, Balancing::LeastLoaded),
@@ -50,7 +49,7 @@ fn on_one_thread(criterion: &mut Criterion<CpuTime>) {
         ] {
             let bench = bench_of(instances, capacities, balancing);
             group.bench_function(BenchmarkId::new(name, instances), |b| {
-                b.iter(|| black_box(bench.pick(clock, &free)));
+                b.iter(|| black_box(bench.pick(&free)));
             });
         }
         let bench = bench_of(instances, ALIKE, Balancing::ConsistentHash);
@@ -58,11 +57,11 @@ fn on_one_thread(criterion: &mut Criterion<CpuTime>) {
         group.bench_function(id, |b| {
             let ties = Bench::ties();
             let mut next = (0..ties.len()).cycle();
-            b.iter(|| black_box(bench.pick(clock, &ties[next.next().unwrap_or(0)])));
+            b.iter(|| black_box(bench.pick(&ties[next.next().unwrap_or(0)])));
         });
         let bench = bench_of(instances, ALIKE, Balancing::LeastLoaded);
-        let id = BenchmarkId::new("trimtab, clock read, call counted in and out", instances);
-        group.bench_function(id, |b| b.iter(|| bench.call(Clock::now(), &free)));
+        let id = BenchmarkId::new("trimtab, call counted in and out", instances);
+        group.bench_function(id, |b| b.iter(|| bench.call(&free)));
         let naive = Naive::new(&groups(instances));
         group.bench_function(BenchmarkId::new("naive weighted random", instances), |b| {
             b.iter(|| black_box(naive.pick()));
@@ -77,7 +76,9 @@ fn on_one_thread(criterion: &mut Criterion<CpuTime>) {
             b.iter(|| turn(&mut tower, &mut cx));
         });
     }
-    group.bench_function("reading the clock", |b| b.iter(|| black_box(Clock::now())));
+    group.bench_function("reading the clock", |b| {
+        b.iter(|| black_box(Instant::now()))
+    });
     group.finish();
 }
 
@@ -100,20 +101,19 @@ fn unreachable_pick() {
 fn on_two_threads(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("pick on two threads");
     for instances in INSTANCES {
-        let clock = Clock::now();
         let free = Tie::none();
         let bench = bench_of(instances, ALIKE, Balancing::LeastLoaded);
         let id = BenchmarkId::new("trimtab, least loaded", instances);
         group.bench_function(id, |b| {
             b.iter_custom(|picks| {
                 on_both(picks, || {
-                    black_box(bench.pick(clock, &free));
+                    black_box(bench.pick(&free));
                 })
             });
         });
-        let id = BenchmarkId::new("trimtab, clock read, call counted in and out", instances);
+        let id = BenchmarkId::new("trimtab, call counted in and out", instances);
         group.bench_function(id, |b| {
-            b.iter_custom(|picks| on_both(picks, || bench.call(Clock::now(), &free)));
+            b.iter_custom(|picks| on_both(picks, || bench.call(&free)));
         });
         let naive = Naive::new(&groups(instances));
         group.bench_function(BenchmarkId::new("naive weighted random", instances), |b| {

@@ -6,9 +6,8 @@ use rand::{Rng, RngExt};
 
 use crate::continuity::GroupMemory;
 use crate::coverage::{Candidate, CandidateGroup};
-use crate::latency::Moment;
 use crate::maglev::Table;
-use crate::picker::{Ask, Rules};
+use crate::picker::Rules;
 use crate::policy::Balancing;
 use crate::side::{Arrangement, Side, split_of};
 use crate::sticky::StickyKey;
@@ -124,14 +123,14 @@ impl<T> Crew<T> {
     /// One that is connected, and is not to be avoided while there is another.
     pub(crate) fn choose(
         &self,
-        ask: Ask<'_>,
+        key: Option<&StickyKey>,
         avoid: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
         let suits = |member: &Member<T>| member.vitals.is_connected() && !avoid(&member.target);
-        let best = match (&self.keyed, ask.key) {
+        let best = match (&self.keyed, key) {
             (Some(keyed), Some(key)) => self.by_key(keyed, key, suits),
-            _ => self.by_zone(ask.now, suits, rng),
+            _ => self.by_zone(suits, rng),
         };
         let best = best.or_else(|| {
             self.first_that(suits, rng)
@@ -155,19 +154,18 @@ impl<T> Crew<T> {
 
     fn by_zone(
         &self,
-        now: Moment,
         suits: impl Fn(&Member<T>) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&Member<T>> {
         let Some(away) = &self.away else {
-            return self.of_side(&self.here, now, suits, rng);
+            return self.of_side(&self.here, suits, rng);
         };
         if u64::from(rng.next_u32()) >= self.stay {
-            return self.of_side(away, now, suits, rng);
+            return self.of_side(away, suits, rng);
         }
-        let here = self.of_side(&self.here, now, &suits, rng)?;
+        let here = self.of_side(&self.here, &suits, rng)?;
         let other = self.members.get(away.sample_two(rng)?.0)?;
-        let (cost_here, cost_there) = costs(here, other, now);
+        let (cost_here, cost_there) = costs(here, other);
         if cost_here > cost_there * ZONE_PATIENCE && suits(other) {
             return Some(other);
         }
@@ -177,7 +175,6 @@ impl<T> Crew<T> {
     fn of_side(
         &self,
         side: &Side,
-        now: Moment,
         suits: impl Fn(&Member<T>) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&Member<T>> {
@@ -190,7 +187,7 @@ impl<T> Crew<T> {
         let (first, second) = (self.members.get(first)?, self.members.get(second)?);
         match (suits(first), suits(second)) {
             (true, true) => {
-                let (cost_first, cost_second) = costs(first, second, now);
+                let (cost_first, cost_second) = costs(first, second);
                 Some(if cost_second < cost_first {
                     second
                 } else {
@@ -234,14 +231,15 @@ impl<T> Member<T> {
 ///
 /// One that has not answered yet is taken to be as fast as the other, drawn as
 /// it is from the group: so it gets neither everything nor nothing.
-fn costs<T>(a: &Member<T>, b: &Member<T>, now: Moment) -> (f32, f32) {
-    let (load_a, load_b) = (a.vitals.load(now), b.vitals.load(now));
+#[inline]
+fn costs<T>(a: &Member<T>, b: &Member<T>) -> (f32, f32) {
+    let (load_a, load_b) = (a.vitals.load(), b.vitals.load());
     let cost_a = (load_a.in_flight as f32 + 1.0) * a.per_capacity;
     let cost_b = (load_b.in_flight as f32 + 1.0) * b.per_capacity;
-    if load_a.latency == 0.0 || load_b.latency == 0.0 {
-        return (cost_a, cost_b);
+    match load_a.latency.compared(load_b.latency) {
+        Some((latency_a, latency_b)) => (cost_a * latency_a, cost_b * latency_b),
+        None => (cost_a, cost_b),
     }
-    (cost_a * load_a.latency, cost_b * load_b.latency)
 }
 
 fn rank_and_capacity<T>(candidate: &Candidate<T>) -> (u64, u32) {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::continuity::Continuity;
 use crate::coverage::{Candidate, CandidateGroup, LinkState};
 use crate::latency::Moment;
-use crate::picker::{Ask, Picker, Rules};
+use crate::picker::{Picker, Rules};
 use crate::policy::Balancing;
 use crate::view::GroupState;
 use crate::vitals::Vitals;
@@ -98,12 +98,10 @@ pub(crate) fn rules(balancing: Balancing) -> Rules<'static> {
     }
 }
 
-pub(crate) fn ask() -> Ask<'static> {
+/// Some time.
+pub(crate) fn moment() -> Moment {
     let now = Instant::now();
-    Ask {
-        now: Moment::new(now, now),
-        key: None,
-    }
+    Moment::new(now, now)
 }
 
 /// How many of `calls` each group got.
@@ -112,7 +110,7 @@ pub(crate) fn counts(picker: &Picker<Fake>, calls: usize) -> BTreeMap<&'static s
     let mut counts = BTreeMap::new();
     for _ in 0..calls {
         let group = picker.draw().unwrap();
-        let target = picker.choose(group, ask(), |_| false, &mut rng).unwrap();
+        let target = picker.choose(group, None, |_| false, &mut rng).unwrap();
         assert!(target.vitals.is_connected());
         *counts.entry(target.group).or_default() += 1;
     }

@@ -29,6 +29,17 @@ pub(crate) struct Latency {
     word: AtomicU64,
 }
 
+/// An estimate as it was when the last value came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimate {
+    seen: Moment,
+    /// 0 while nothing is known.
+    nanoseconds: f32,
+    /// Nobody waits for an answer. While somebody does, time makes nothing
+    /// better.
+    is_idle: bool,
+}
+
 // === impl Moment ===
 
 impl Moment {
@@ -56,6 +67,16 @@ impl Moment {
 // === impl Latency ===
 
 impl Latency {
+    #[inline]
+    pub(crate) fn read(&self, is_idle: bool) -> Estimate {
+        let (seen, nanoseconds) = unpack(self.word.load(Ordering::Relaxed));
+        Estimate {
+            seen,
+            nanoseconds,
+            is_idle,
+        }
+    }
+
     /// Nanoseconds, as of `now`; 0 while nothing is known.
     #[inline]
     pub(crate) fn nanoseconds(&self, now: Moment) -> f32 {
@@ -110,6 +131,30 @@ impl Latency {
                 Err(other) => word = other,
             }
         }
+    }
+}
+
+// === impl Estimate ===
+
+impl Estimate {
+    /// Both in nanoseconds, as of one time. `None` unless both are known.
+    ///
+    /// How two estimates that halve with time compare is the same at any time:
+    /// so no clock is read, and time is taken to stand at the later value.
+    #[inline]
+    pub(crate) fn compared(self, other: Self) -> Option<(f32, f32)> {
+        if self.nanoseconds == 0.0 || other.nanoseconds == 0.0 {
+            return None;
+        }
+        Some((self.faded(other), other.faded(self)))
+    }
+
+    #[inline]
+    fn faded(self, other: Self) -> f32 {
+        if !self.is_idle {
+            return self.nanoseconds;
+        }
+        self.nanoseconds * kept_after(other.seen.milliseconds_since(self.seen))
     }
 }
 
@@ -214,6 +259,23 @@ mod tests {
         // Who gives up early has learnt nothing.
         latency.waited_for(at(6_942), ms(1));
         assert!((estimate_ms(&latency, 6_942) - 150.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn the_older_of_two_estimates_has_faded() {
+        let (old, new) = (Latency::default(), Latency::default());
+        let compared = |a: &Latency, b: &Latency| a.read(true).compared(b.read(true));
+        assert!(compared(&old, &new).is_none());
+        old.answered(at(0), ms(100));
+        assert!(compared(&old, &new).is_none());
+        new.answered(at(6_931), ms(70));
+        let (faded, fresh) = compared(&old, &new).unwrap();
+        assert!((faded / 1e6 - 50.0).abs() < 0.1 && (fresh / 1e6 - 70.0).abs() < 0.1);
+        let (fresh, faded) = compared(&new, &old).unwrap();
+        assert!((faded / 1e6 - 50.0).abs() < 0.1 && (fresh / 1e6 - 70.0).abs() < 0.1);
+        // One that hangs is not forgiven for it.
+        let (hung, _) = old.read(false).compared(new.read(true)).unwrap();
+        assert!((hung / 1e6 - 100.0).abs() < 0.1);
     }
 
     #[test]

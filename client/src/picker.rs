@@ -14,6 +14,7 @@ use crate::buckets::Buckets;
 use crate::continuity::Continuity;
 use crate::coverage::{CandidateGroup, Coverage, Level, shares_by_capacity};
 use crate::crew::{Crew, Role};
+use crate::endpoint::Terms;
 use crate::latency::Moment;
 use crate::policy::Balancing;
 use crate::shares::Schedule;
@@ -43,14 +44,6 @@ pub(crate) struct Basis<T> {
     pub(crate) roster: Box<[T]>,
     /// Groups that are on their way up to their share.
     pub(crate) warming: Vec<Arc<str>>,
-}
-
-/// What a call asks of the choice within its group.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask<'a> {
-    pub(crate) now: Moment,
-    /// Whom the call is for.
-    pub(crate) key: Option<&'a StickyKey>,
 }
 
 /// What a route's policy says of choosing, for one caller.
@@ -157,6 +150,16 @@ impl<T> Picker<T> {
         Moment::new(now, self.origin)
     }
 
+    /// Of a call that begins now.
+    pub(crate) fn terms(&self, now: Instant, bucket: Option<Bucket>) -> Terms {
+        Terms {
+            revision: self.revision(),
+            started: now,
+            moment: self.moment(now),
+            bucket,
+        }
+    }
+
     /// Takes the next place in the order of groups. `None` when no group can
     /// take a call.
     pub(crate) fn draw(&self) -> Option<usize> {
@@ -195,15 +198,16 @@ impl<T> Picker<T> {
 
     /// An instance of a group. `None` while none of the group is connected.
     ///
-    /// `avoid` is not chosen while there is another.
+    /// `key` is whom the call is for; `avoid` is not chosen while there is
+    /// another.
     pub(crate) fn choose(
         &self,
         group: usize,
-        ask: Ask<'_>,
+        key: Option<&StickyKey>,
         avoid: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
-        self.crews.get(group)?.choose(ask, avoid, rng)
+        self.crews.get(group)?.choose(key, avoid, rng)
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coverage::LinkState;
-use crate::fakes::{Fake, ask, build, build_with, counts, group, rng};
+use crate::fakes::{Fake, build, build_with, counts, group, rng};
 use crate::view::GroupState;
 
 use GroupState::{Active, Dark, Retiring, Standby};
@@ -105,7 +105,7 @@ fn a_group_that_is_still_being_connected_keeps_its_share_and_is_waited_for() {
     let mut waited = 0;
     for _ in 0..1_000 {
         let group = picker.draw().unwrap();
-        waited += usize::from(picker.choose(group, ask(), |_| false, &mut rng()).is_none());
+        waited += usize::from(picker.choose(group, None, |_| false, &mut rng()).is_none());
     }
     assert_eq!(waited, 900);
     assert!(picker.coverage().uncovered.is_empty());
@@ -121,7 +121,7 @@ fn suspects_are_called_only_while_no_ready_instance_of_the_group_is_connected() 
     let number = |picker: &Picker<Fake>| {
         let group = picker.draw().unwrap();
         picker
-            .choose(group, ask(), |_| false, &mut rng())
+            .choose(group, None, |_| false, &mut rng())
             .unwrap()
             .number
     };
@@ -145,7 +145,7 @@ fn a_connection_lost_since_the_picker_was_built_is_passed_over() {
     }
     assert_eq!(counts(&picker, 100), BTreeMap::from([("v1", 100)]));
     vitals[4].went(Down);
-    assert!(picker.choose(0, ask(), |_| false, &mut rng()).is_none());
+    assert!(picker.choose(0, None, |_| false, &mut rng()).is_none());
 }
 
 #[test]
@@ -154,14 +154,14 @@ fn a_repeated_call_avoids_where_it_failed_while_there_is_another() {
     let mut rng = rng();
     for _ in 0..100 {
         assert_eq!(
-            two.choose(0, ask(), |t| t.number == 0, &mut rng)
+            two.choose(0, None, |t| t.number == 0, &mut rng)
                 .unwrap()
                 .number,
             1
         );
     }
     let one = build(vec![group("v1", Active, 10_000, &[Up])]);
-    assert!(one.choose(0, ask(), |t| t.number == 0, &mut rng).is_some());
+    assert!(one.choose(0, None, |t| t.number == 0, &mut rng).is_some());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn calls_follow_capacity_and_avoid_the_busy() {
     let mut counts = [0_u32; 3];
     for _ in 0..40_000 {
         // Each call lasts: the load it leaves is what the next pick sees.
-        let target = picker.choose(0, ask(), |_| false, &mut rng).unwrap();
+        let target = picker.choose(0, None, |_| false, &mut rng).unwrap();
         counts[target.number] += 1;
         target.vitals.call_begins();
     }
@@ -261,7 +261,7 @@ proptest! {
                 prop_assert_eq!(expected, Level::Nothing);
                 break;
             };
-            if let Some(target) = picker.choose(group, ask(), |_| false, &mut rng()) {
+            if let Some(target) = picker.choose(group, None, |_| false, &mut rng()) {
                 prop_assert!(target.vitals.is_connected());
                 prop_assert_eq!(levels[target.group], expected);
             }

@@ -203,10 +203,10 @@ impl Shared {
         tried: &[Arc<Endpoint>],
         affinity: &Affinity,
     ) -> Option<Ongoing> {
-        let now = Instant::now();
         let picker = self.picker.load();
-        let picked = chance::with(|rng| pick(&picker, ticket, tried, affinity, now, rng));
-        let (endpoint, terms) = picked?;
+        let picked = chance::with(|rng| pick(&picker, ticket, tried, affinity, rng));
+        let (endpoint, bucket) = picked?;
+        let terms = picker.terms(Instant::now(), bucket);
         Some(Ongoing::start(Arc::clone(endpoint), terms))
     }
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::continuity::Continuity;
 use crate::coverage::CandidateGroup;
 use crate::coverage::LinkState::{Down, Up};
-use crate::fakes::{Fake, ask, build, build_by, group, rng, rules};
+use crate::fakes::{Fake, build, build_by, group, moment, rng, rules};
 use crate::latency::Moment;
-use crate::picker::{Ask, Picker};
+use crate::picker::Picker;
 use crate::policy::Balancing;
 use crate::sticky::{BUCKETS, Bucket, StickyKey};
 use crate::view::GroupState::Active;
@@ -135,7 +135,7 @@ proptest! {
         prop_assert_eq!(!picker.coverage().in_panic.is_empty(), in_panic);
         let mut rng = rng();
         let chosen: BTreeSet<usize> = (0..200)
-            .filter_map(|_| picker.choose(0, ask(), |_| false, &mut rng))
+            .filter_map(|_| picker.choose(0, None, |_| false, &mut rng))
             .map(|target| target.number)
             .collect();
         prop_assert_eq!(chosen, expected);
@@ -153,11 +153,11 @@ fn another_salt_is_another_order_of_keys() {
     assert!(both < 120, "{both} users come first twice, 50 by chance");
 }
 
-fn calls(picker: &Picker<Fake>, calls: usize, ask: Ask<'_>) -> BTreeMap<usize, usize> {
+fn calls(picker: &Picker<Fake>, calls: usize) -> BTreeMap<usize, usize> {
     let mut rng = rng();
     let mut counts = BTreeMap::new();
     for _ in 0..calls {
-        let target = picker.choose(0, ask, |_| false, &mut rng).unwrap();
+        let target = picker.choose(0, None, |_| false, &mut rng).unwrap();
         *counts.entry(target.number).or_default() += 1;
     }
     counts
@@ -179,7 +179,7 @@ fn a_zone_keeps_the_calls_it_has_capacity_for_under_every_policy() {
         rules.zone = Some("x");
         let group = in_zones(&zones);
         let picker = build_by(vec![group], &rules, &mut Continuity::default(), &mut rng());
-        let counts = calls(&picker, 70_000, ask());
+        let counts = calls(&picker, 70_000);
         // A seventh of the capacity, a third of the callers: three sevenths
         // stay, and the rest is spread over the other two zones.
         assert!(counts[&0].abs_diff(30_000) < 700, "{counts:?}");
@@ -197,10 +197,10 @@ fn a_zone_that_melts_is_helped_whatever_was_reckoned() {
     for candidate in &group.candidates {
         let slow = *candidate.zone == *"x";
         let latency = Duration::from_millis(if slow { 500 } else { 10 });
-        candidate.vitals.answered(ask().now, latency);
+        candidate.vitals.answered(moment(), latency);
     }
     let picker = build_by(vec![group], &rules, &mut Continuity::default(), &mut rng());
-    let counts = calls(&picker, 1_000, ask());
+    let counts = calls(&picker, 1_000);
     assert!(
         !counts.contains_key(&0) && !counts.contains_key(&1),
         "{counts:?}"
@@ -213,7 +213,7 @@ fn nobody_in_the_zone_is_no_reason_to_wait() {
     rules.zone = Some("elsewhere");
     let group = in_zones(&["x", "y", "y"]);
     let picker = build_by(vec![group], &rules, &mut Continuity::default(), &mut rng());
-    let counts = calls(&picker, 3_000, ask());
+    let counts = calls(&picker, 3_000);
     assert!(counts.values().sum::<usize>() == 3_000 && counts.contains_key(&1));
 }
 
@@ -232,17 +232,13 @@ fn a_slow_instance_gets_less_and_is_tried_again() {
     }
     let vitals: Vec<_> = group.candidates.iter().map(|c| c.vitals.clone()).collect();
     let picker = build(vec![group]);
-    let at = |moment| Ask {
-        now: moment,
-        key: None,
-    };
-    assert_eq!(calls(&picker, 1_000, at(begun)).get(&4), None);
+    assert_eq!(calls(&picker, 1_000).get(&4), None);
     // The others go on answering; nobody asks the slow one.
     let later = begun.after(Duration::from_secs(60));
     for (number, vitals) in vitals.iter().enumerate().filter(|(number, _)| *number != 4) {
         vitals.answered(later, Duration::from_millis(10 + number as u64 % 2));
     }
-    assert!(calls(&picker, 1_000, at(later)).contains_key(&4));
+    assert!(calls(&picker, 1_000).contains_key(&4));
 }
 
 #[test]
@@ -260,11 +256,10 @@ fn a_key_stays_with_its_instance_when_others_come_and_go() {
         }
         let picker = build_by(vec![group], &rules, &mut continuity, &mut rng());
         let owner = |key| {
-            let ask = Ask {
-                now: ask().now,
-                key: Some(key),
-            };
-            picker.choose(0, ask, |_| false, &mut rng()).unwrap().number
+            picker
+                .choose(0, Some(key), |_| false, &mut rng())
+                .unwrap()
+                .number
         };
         keys.iter().map(owner).collect()
     };

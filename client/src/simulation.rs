@@ -338,8 +338,9 @@ impl Caller {
         let line = self.lines.get(service)?;
         let now = self.origin + now;
         let (picker, affinity) = (&line.picker, Affinity::default());
-        let picked = pick(picker, &mut turn.ticket, &turn.tried, &affinity, now, rng);
-        let (endpoint, terms) = picked?;
+        let picked = pick(picker, &mut turn.ticket, &turn.tried, &affinity, rng);
+        let (endpoint, bucket) = picked?;
+        let terms = picker.terms(now, bucket);
         endpoint.link.vitals.call_begins();
         endpoint.load.started(now);
         Some(Picked {

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use rand::Rng;
-use tokio::time::Instant;
 
-use crate::endpoint::{Connection, Endpoint, Terms};
-use crate::picker::{Ask, Picker};
+use crate::endpoint::{Connection, Endpoint};
+use crate::picker::Picker;
 use crate::shares::Schedule;
-use crate::sticky::Affinity;
+use crate::sticky::{Affinity, Bucket};
 
 /// A place in the order of groups that was drawn and not used yet.
 #[derive(Debug)]
@@ -41,6 +40,8 @@ impl Ticket {
 /// One pick, without waiting: at an instance that was not `tried` if there is
 /// one. When nobody is connected, a ticket is left for the next attempt.
 ///
+/// With the bucket that decided the group, if one did.
+///
 /// A call that is tied to others takes no turn: its group is theirs, whatever
 /// the ticket says.
 pub(crate) fn pick<'a, L: Connection>(
@@ -48,17 +49,11 @@ pub(crate) fn pick<'a, L: Connection>(
     ticket: &mut Option<Ticket>,
     tried: &[Arc<Endpoint<L>>],
     affinity: &Affinity,
-    now: Instant,
     rng: &mut impl Rng,
-) -> Option<(&'a Arc<Endpoint<L>>, Terms)> {
-    let terms = Terms {
-        revision: picker.revision(),
-        started: now,
-        moment: picker.moment(now),
-        bucket: picker.bucket(affinity),
-    };
+) -> Option<(&'a Arc<Endpoint<L>>, Option<Bucket>)> {
+    let bucket = picker.bucket(affinity);
     let kept = ticket.take().and_then(|ticket| ticket.position(picker));
-    let group = match terms.bucket {
+    let group = match bucket {
         Some(bucket) => picker.group_of(bucket)?,
         None => kept.or_else(|| picker.draw())?,
     };
@@ -67,16 +62,12 @@ pub(crate) fn pick<'a, L: Connection>(
             .iter()
             .any(|tried| Arc::ptr_eq(&tried.link, &endpoint.link))
     };
-    let ask = Ask {
-        now: terms.moment,
-        key: affinity.key.as_ref(),
-    };
-    let chosen = picker.choose(group, ask, avoid, rng);
+    let chosen = picker.choose(group, affinity.key.as_ref(), avoid, rng);
     if chosen.is_none() {
         *ticket = picker.group_name(group).map(|name| Ticket {
             group: Arc::clone(name),
             schedule: picker.schedule().cloned(),
         });
     }
-    chosen.map(|endpoint| (endpoint, terms))
+    chosen.map(|endpoint| (endpoint, bucket))
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::coverage::LinkState;
-use crate::latency::{Latency, Moment};
+use crate::latency::{Estimate, Latency, Moment};
 
 /// Written by the connection and by every call to the instance, read by every
 /// pick that considers it. Sixteen bytes behind one pointer, so that
@@ -21,8 +21,8 @@ pub(crate) struct Vitals {
 pub(crate) struct Load {
     /// Calls it has from this process.
     pub(crate) in_flight: u32,
-    /// Nanoseconds it is expected to take; 0 while nothing is known.
-    pub(crate) latency: f32,
+    /// What an answer is expected to take.
+    pub(crate) latency: Estimate,
 }
 
 const UNTRIED: u8 = 0;
@@ -73,10 +73,11 @@ impl Vitals {
     }
 
     #[inline]
-    pub(crate) fn load(&self, now: Moment) -> Load {
+    pub(crate) fn load(&self) -> Load {
+        let in_flight = self.in_flight();
         Load {
-            in_flight: self.in_flight(),
-            latency: self.latency.nanoseconds(now),
+            in_flight,
+            latency: self.latency.read(in_flight == 0),
         }
     }
 

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use crate::chance;
 use crate::connection::Link;
 use crate::coverage::LinkState;
-use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome, Terms};
+use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::lineup::Lineup;
 use crate::load::Loads;
 use crate::picker::Picker;
 use crate::policy::Policy;
-use crate::sticky::{Affinity, StickyKey};
+use crate::sticky::{Affinity, Bucket, StickyKey};
 use crate::ticket::pick;
 use crate::view::{Group, GroupState, Instance, InstanceStatus, View};
 use crate::watcher::Standpoint;
@@ -37,10 +37,6 @@ pub struct Follower {
     views: [Arc<View>; 2],
     now: Instant,
 }
-
-/// A time that was read.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
 
 /// What a call is tied to.
 #[derive(Debug)]
@@ -76,18 +72,21 @@ impl Bench {
     }
 
     /// One pick: the picker is loaded, a group has its turn, an instance is
-    /// chosen. Says how many characters its id has, so that it is looked at.
-    pub fn pick(&self, clock: Clock, tie: &Tie) -> usize {
+    /// chosen. Says where in memory it is described.
+    pub fn pick(&self, tie: &Tie) -> *const u8 {
         let picker = self.picker.load();
-        let chosen = self.choose(&picker, clock, tie);
-        chosen.map_or(0, |(endpoint, _)| endpoint.id.len())
+        let chosen = choose(&picker, tie);
+        chosen.map_or(std::ptr::null(), |(endpoint, _)| {
+            Arc::as_ptr(endpoint).cast()
+        })
     }
 
     /// One pick, and what a call writes down when it begins and when it ends,
-    /// which reads the clock once more.
-    pub fn call(&self, clock: Clock, tie: &Tie) {
+    /// each with a look at the clock.
+    pub fn call(&self, tie: &Tie) {
         let picker = self.picker.load();
-        if let Some((endpoint, terms)) = self.choose(&picker, clock, tie) {
+        if let Some((endpoint, bucket)) = choose(&picker, tie) {
+            let terms = picker.terms(Instant::now(), bucket);
             let ongoing = Ongoing::start(Arc::clone(endpoint), terms);
             drop(picker);
             ongoing.end(Outcome::Answered);
@@ -97,15 +96,6 @@ impl Bench {
     /// Follows the same view, from nothing.
     pub fn follower(&self) -> Follower {
         Follower::new(&self.view)
-    }
-
-    fn choose<'a>(
-        &self,
-        picker: &'a Picker<Arc<Endpoint>>,
-        clock: Clock,
-        tie: &Tie,
-    ) -> Option<(&'a Arc<Endpoint>, Terms)> {
-        chance::with(|rng| pick(picker, &mut None, &[], &tie.0, clock.0, rng))
     }
 }
 
@@ -147,18 +137,18 @@ impl Follower {
     }
 }
 
-impl Clock {
-    /// Reads it.
-    pub fn now() -> Self {
-        Self(Instant::now())
-    }
-}
-
 impl Tie {
     /// To nothing.
     pub fn none() -> Self {
         Self(Affinity::default())
     }
+}
+
+fn choose<'a>(
+    picker: &'a Picker<Arc<Endpoint>>,
+    tie: &Tie,
+) -> Option<(&'a Arc<Endpoint>, Option<Bucket>)> {
+    chance::with(|rng| pick(picker, &mut None, &[], &tie.0, rng))
 }
 
 fn view_of(groups: &[(u32, usize)], capacities: &[u32], policy: Policy) -> View {

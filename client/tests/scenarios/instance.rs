@@ -1,12 +1,13 @@
 //! An instance of the demo service that counts its calls.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
+use trimtab_client::sticky::Bucket;
 use trimtab_proto::demo::v1::catalog_server::{Catalog, CatalogServer};
 use trimtab_proto::demo::v1::{GetItemRequest, GetItemResponse};
 use trimtab_proto::v1 as wire;
@@ -32,6 +33,8 @@ pub struct Behaviour {
     /// Take no more connections, end what is under way, then stop.
     pub end: Notify,
     pub ended: AtomicBool,
+    /// What the newest call said of whom it is for.
+    pub bucket: Mutex<Option<Bucket>>,
 }
 
 struct Service {
@@ -126,6 +129,7 @@ impl Catalog for Service {
             tokio::time::sleep(delay).await;
         }
         behaviour.calls.fetch_add(1, Ordering::SeqCst);
+        *behaviour.bucket.lock().unwrap() = Bucket::from_headers(request.metadata().as_ref());
         if behaviour.failing.load(Ordering::SeqCst) {
             return Err(Status::internal("broken release"));
         }

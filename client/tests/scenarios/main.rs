@@ -15,5 +15,6 @@ mod process;
 mod registering;
 mod registry;
 mod shrinking;
+mod sticky;
 mod testkit;
 mod watching;
