@@ -1,5 +1,6 @@
 //! Which groups carry the calls: from what the route wants to the last resort.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -178,6 +179,14 @@ impl<T> CandidateGroup<T> {
         };
         let candidates = self.candidates.into_iter().enumerate();
         candidates.filter(|(_, c)| takes_calls(c)).collect()
+    }
+
+    /// Where it is registered.
+    pub(crate) fn zones(&self) -> BTreeSet<Arc<str>> {
+        self.candidates
+            .iter()
+            .map(|c| Arc::clone(&c.zone))
+            .collect()
     }
 
     fn capacity(&self) -> u64 {

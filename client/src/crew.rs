@@ -78,12 +78,15 @@ impl<T> Crew<T> {
         seed: u64,
     ) -> Self {
         let name = Arc::clone(&group.name);
-        let split = rules.zone.map(|zone| (zone, split_of(&group, zone)));
+        let zones = rules.zone.map(|zone| (zone, group.zones()));
         let hashes = rules.balancing == Balancing::ConsistentHash;
         let ranks = hashes.then(|| group.candidates.iter().map(rank_and_capacity).collect());
         let mut members = group.into_members();
-        let arrangement = match split {
-            Some((zone, split)) => Arrangement::around(zone, &split, &mut members),
+        let arrangement = match zones {
+            Some((zone, registered)) => {
+                let split = split_of(registered, &members, zone);
+                Arrangement::around(zone, &split, &mut members)
+            }
             None => Arrangement::everywhere(&members),
         };
         let in_turn = rules.balancing == Balancing::RoundRobin;

@@ -208,6 +208,20 @@ fn a_zone_that_melts_is_helped_whatever_was_reckoned() {
 }
 
 #[test]
+fn suspects_and_the_ejected_keep_to_zones_like_others() {
+    let mut rules = rules(Balancing::LeastLoaded);
+    rules.zone = Some("x");
+    for (ready, ejected) in [(false, false), (true, true)] {
+        let mut group = in_zones(&["x", "y"]);
+        for candidate in &mut group.candidates {
+            (candidate.ready, candidate.ejected) = (ready, ejected);
+        }
+        let picker = build_by(vec![group], &rules, &mut Continuity::default(), &mut rng());
+        assert_eq!(calls(&picker, 1_000).get(&0), Some(&1_000));
+    }
+}
+
+#[test]
 fn nobody_in_the_zone_is_no_reason_to_wait() {
     let mut rules = rules(Balancing::LeastLoaded);
     rules.zone = Some("elsewhere");

@@ -1,12 +1,12 @@
 //! The members of a group as zones divide them: those that are here, those that help out, and the rest.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::Rng;
 
-use crate::coverage::{Candidate, CandidateGroup, LinkState};
+use crate::coverage::Candidate;
 use crate::sampler::Sampler;
 use crate::turns::Turns;
 use crate::zones::Split;
@@ -116,13 +116,17 @@ impl Arrangement {
     }
 }
 
-/// How calls to a group are divided between zones.
-pub(crate) fn split_of<T>(group: &CandidateGroup<T>, zone: &str) -> Split {
-    let mut ready: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    for candidate in &group.candidates {
-        let capacity = ready.entry(Arc::clone(&candidate.zone)).or_default();
-        let is_there = candidate.ready && !candidate.ejected && candidate.link != LinkState::Down;
-        *capacity += u64::from(candidate.capacity) * u64::from(is_there);
+/// How calls are divided between the zones in which a group is registered, by
+/// the capacity of those who take its calls.
+pub(crate) fn split_of<T>(
+    registered: BTreeSet<Arc<str>>,
+    members: &[(usize, Candidate<T>)],
+    zone: &str,
+) -> Split {
+    let none = registered.into_iter().map(|zone| (zone, 0));
+    let mut ready: BTreeMap<Arc<str>, u64> = none.collect();
+    for (_, member) in members {
+        *ready.entry(Arc::clone(&member.zone)).or_default() += u64::from(member.capacity);
     }
     Split::new(zone, &ready)
 }

@@ -25,7 +25,8 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// By the ready capacity of each zone in which the group is registered.
+    /// By the capacity of those who take calls, in each zone in which the group
+    /// is registered.
     pub(crate) fn new(own: &str, ready: &BTreeMap<Arc<str>, u64>) -> Self {
         let total: u64 = ready.values().sum();
         let capacity = ready.get(own).copied().unwrap_or(0);
