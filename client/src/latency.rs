@@ -9,6 +9,10 @@ use tokio::time::Instant;
 /// seconds, told as a half-life: 10 s times ln 2.
 const HALF_LIFE_MS: f32 = 6_931.0;
 
+/// Nobody is taken for more than so many times as slow as another: three
+/// half-lives later it is tried again, however slow it was.
+const SLOWER_MAX: f32 = 8.0;
+
 /// A time, in milliseconds from an origin that all who compare it share. It
 /// begins anew after 49 days, so only differences mean anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +155,11 @@ impl Estimate {
 
     #[inline]
     fn faded(self, other: Self) -> f32 {
+        let nanoseconds = self.nanoseconds.min(other.nanoseconds * SLOWER_MAX);
         if !self.is_idle {
-            return self.nanoseconds;
+            return nanoseconds;
         }
-        self.nanoseconds * kept_after(other.seen.milliseconds_since(self.seen))
+        nanoseconds * kept_after(other.seen.milliseconds_since(self.seen))
     }
 }
 
@@ -273,6 +278,12 @@ mod tests {
         assert!((faded / 1e6 - 50.0).abs() < 0.1 && (fresh / 1e6 - 70.0).abs() < 0.1);
         let (fresh, faded) = compared(&new, &old).unwrap();
         assert!((faded / 1e6 - 50.0).abs() < 0.1 && (fresh / 1e6 - 70.0).abs() < 0.1);
+        // One that was very slow is tried again before long.
+        let slow = Latency::default();
+        slow.answered(at(6_931), Duration::from_secs(60));
+        new.answered(at(6_931 * 4), ms(70));
+        let (faded, fresh) = compared(&slow, &new).unwrap();
+        assert!(faded <= fresh * 1.01, "{faded} {fresh}");
         // One that hangs is not forgiven for it.
         let (hung, _) = old.read(false).compared(new.read(true)).unwrap();
         assert!((hung / 1e6 - 100.0).abs() < 0.1);
