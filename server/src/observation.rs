@@ -186,7 +186,7 @@ impl Observer {
             observation.back.insert(self.id, now);
         }
         for service in services {
-            for confirmation in self.watchers.confirmations(service) {
+            for confirmation in self.watchers.confirmations(now, service) {
                 observation.hear(
                     service,
                     Heard {

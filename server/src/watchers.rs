@@ -1,6 +1,6 @@
 //! Who watches through this replica, what they confirmed and what load they reported.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,6 +14,16 @@ pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 /// One slot of the window. Ten of them: old calls leave a tenth at a time.
 const SLOT: Duration = Duration::from_secs(1);
 const SLOTS: usize = (LOAD_WINDOW.as_secs() / SLOT.as_secs()) as usize;
+
+/// How long a watcher whose stream broke is counted on: its process may live,
+/// and call by what it was told last. The client notices at once, as a rule,
+/// and is with a replica again within 2 seconds.
+pub const BACK_WITHIN: Duration = Duration::from_secs(3);
+
+/// Watchers whose streams broke that are kept, at most; beyond, the next ones
+/// are forgotten at once. A replica that many leave together is itself in
+/// trouble, which [`crate::observation`] takes into account.
+const BROKEN_MAX: usize = 20_000;
 
 /// One open watch stream.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -73,7 +83,18 @@ pub struct Watchers {
 struct Table {
     next_connection: u64,
     watchers: HashMap<ConnectionId, Watcher>,
+    /// By when their streams broke, the earliest first.
+    broken: VecDeque<(Duration, Watcher)>,
     loads: HashMap<ServiceName, HashMap<GroupName, Window>>,
+}
+
+impl Table {
+    fn forget_broken(&mut self, now: Duration) {
+        let is_over = |since: &Duration| now.saturating_sub(*since) >= BACK_WITHIN;
+        while self.broken.front().is_some_and(|(since, _)| is_over(since)) {
+            self.broken.pop_front();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,9 +135,22 @@ impl Watchers {
         connection
     }
 
-    /// A watch stream ended.
+    /// A watcher ended its stream.
     pub fn disconnect(&self, connection: ConnectionId) {
         self.lock().watchers.remove(&connection);
+        self.notify();
+    }
+
+    /// A stream broke. Its watcher counts for [`BACK_WITHIN`] longer.
+    pub fn broke(&self, now: Duration, connection: ConnectionId) {
+        let mut table = self.lock();
+        table.forget_broken(now);
+        let watcher = table.watchers.remove(&connection);
+        let watcher = watcher.filter(|watcher| !watcher.confirmed.is_empty());
+        if table.broken.len() < BROKEN_MAX {
+            table.broken.extend(watcher.map(|watcher| (now, watcher)));
+        }
+        drop(table);
         self.notify();
     }
 
@@ -174,10 +208,12 @@ impl Watchers {
 
     /// What each watcher of a service confirmed. A watcher that came back
     /// before its old stream was seen to end counts once.
-    pub fn confirmations(&self, service: &ServiceName) -> Vec<Confirmation> {
-        let table = self.lock();
+    pub fn confirmations(&self, now: Duration, service: &ServiceName) -> Vec<Confirmation> {
+        let mut table = self.lock();
+        table.forget_broken(now);
         let mut by_id: HashMap<&str, Confirmation> = HashMap::new();
-        for watcher in table.watchers.values() {
+        let broken = table.broken.iter().map(|(_, watcher)| watcher);
+        for watcher in table.watchers.values().chain(broken) {
             let Some(revision) = watcher.confirmed.get(service) else {
                 continue;
             };
@@ -319,14 +355,41 @@ mod tests {
         let new = watchers.connect("w1".to_owned(), "web".to_owned());
         watchers.subscribe(new, catalog.clone());
 
-        let seen = watchers.confirmations(&catalog);
+        let seen = watchers.confirmations(at(0), &catalog);
         assert_eq!(seen.len(), 1);
         assert_eq!(seen[0].revision, 7);
 
         watchers.disconnect(old);
-        assert_eq!(watchers.confirmations(&catalog)[0].revision, 0);
+        assert_eq!(watchers.confirmations(at(0), &catalog)[0].revision, 0);
         watchers.unsubscribe(new, &catalog);
-        assert!(watchers.confirmations(&catalog).is_empty());
+        assert!(watchers.confirmations(at(0), &catalog).is_empty());
+    }
+
+    #[test]
+    fn a_watcher_whose_stream_broke_counts_until_it_must_be_back() {
+        let watchers = Watchers::default();
+        let catalog = service("catalog");
+        let known = |now| {
+            let all = watchers.confirmations(now, &catalog).into_iter();
+            all.map(|it| (it.watcher_id, it.revision))
+                .collect::<Vec<_>>()
+        };
+        for (id, confirmed) in [("w1", 7), ("w2", 8)] {
+            let connection = watchers.connect(id.to_owned(), "web".to_owned());
+            watchers.subscribe(connection, catalog.clone());
+            watchers.confirm(connection, &catalog, confirmed);
+            match id {
+                "w1" => watchers.broke(at(10), connection),
+                _ => watchers.disconnect(connection),
+            }
+        }
+        assert_eq!(watchers.count(), 0);
+        assert_eq!(known(at(10)), [("w1".to_owned(), 7)]);
+        assert_eq!(
+            known(at(10) + BACK_WITHIN - Duration::from_millis(1)).len(),
+            1
+        );
+        assert_eq!(known(at(10) + BACK_WITHIN), []);
     }
 
     #[test]
@@ -334,7 +397,7 @@ mod tests {
         let watchers = Watchers::default();
         let connection = watchers.connect("w1".to_owned(), "web".to_owned());
         watchers.confirm(connection, &service("cart"), 7);
-        assert!(watchers.confirmations(&service("cart")).is_empty());
+        assert!(watchers.confirmations(at(0), &service("cart")).is_empty());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) struct Caller {
     pub(crate) core: Core,
     pub(crate) chance: Chance,
     pub(crate) stream: Option<u64>,
+    /// The one before it.
+    pub(crate) stream_before: Option<u64>,
     pub(crate) lines: [BTreeMap<Arc<str>, Line>; 2],
     /// The newest that its calls were told to follow.
     followed: [(u64, Option<u64>); 2],
@@ -81,6 +83,7 @@ impl Caller {
             core,
             chance: Chance::new(chance.number()),
             stream: None,
+            stream_before: None,
             lines: [BTreeMap::new(), BTreeMap::new()],
             followed: [(0, None); 2],
             waiting: Vec::new(),
@@ -206,7 +209,8 @@ impl World {
         }
         let replica = caller.core.open() as u64 + 1;
         let stream = self.open_stream(number, replica);
-        self.callers[number].stream = Some(stream);
+        let caller = &mut self.callers[number];
+        caller.stream_before = caller.stream.replace(stream);
         self.look_later(number);
         self.flush(number)
     }

@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     pub(crate) opened: u64,
     /// Since when the replica knows that the caller follows each service.
     pub(crate) served_since: [Option<u64>; SERVICES.len()],
+    /// When the replica noticed that it was over.
+    pub(crate) ended: Option<u64>,
     /// When the last packet arrives, there and here.
     last: [u64; 2],
     is_broken: bool,
@@ -39,6 +41,7 @@ impl World {
             replica_life: self.seats[replica as usize - 1].life,
             opened: self.now,
             served_since: [None; SERVICES.len()],
+            ended: None,
             last: [self.now; 2],
             is_broken: false,
         });
@@ -159,6 +162,9 @@ impl World {
             // Nobody knows of it there.
             self.end_dies(stream, true);
             return Ok(());
+        }
+        if matches!(flow, Flow::Ended) {
+            at.ended.get_or_insert(self.now);
         }
         if let Flow::Request(request) = &flow
             && let Some(Kind::Subscribe(subscribe)) = &request.kind

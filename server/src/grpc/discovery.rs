@@ -158,7 +158,18 @@ struct Session {
     requests: Streaming<WatchRequest>,
     watching: Watching,
     cut_off: watch::Receiver<bool>,
+    /// There is nothing more to say.
     ended: bool,
+    /// The caller ended the stream.
+    left: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.left {
+            self.watching.broke(self.context.started.elapsed());
+        }
+    }
 }
 
 impl Session {
@@ -171,6 +182,7 @@ impl Session {
             context,
             requests,
             ended: false,
+            left: false,
         }
     }
 
@@ -189,8 +201,11 @@ impl Session {
                 }
                 Ok(()) = self.cut_off.changed() => Some(Ok(None)),
                 request = self.requests.message() => match request {
-                    // A stream that breaks and one that ends are the same here.
-                    Ok(None) | Err(_) => return None,
+                    Ok(None) => {
+                        self.left = true;
+                        return None;
+                    }
+                    Err(_) => return None,
                     Ok(Some(request)) => {
                         let taken = self.watching.take(self.context.started.elapsed(), request);
                         taken.transpose().map(|kind| kind.map(Some))

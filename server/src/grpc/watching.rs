@@ -48,7 +48,7 @@ pub struct Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection {
+        if let Some(connection) = self.connection.take() {
             self.watchers.disconnect(connection);
         }
     }
@@ -66,6 +66,13 @@ impl Watching {
             last: None,
             held: HashMap::new(),
             connection: None,
+        }
+    }
+
+    /// The stream is no more, and the caller did not end it.
+    pub fn broke(&mut self, now: Duration) {
+        if let Some(connection) = self.connection.take() {
+            self.watchers.broke(now, connection);
         }
     }
 

@@ -274,7 +274,13 @@ impl Host {
 
     /// A caller's stream is gone.
     pub(crate) fn drop_stream(&mut self, stream: u64) {
-        self.streams.remove(&stream);
+        if let Some(mut watching) = self.streams.remove(&stream) {
+            watching.broke(self.uptime());
+        }
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.now - self.started)
     }
 
     /// Whether a stream is open here, and counts.
@@ -340,7 +346,7 @@ impl Host {
     fn confirmations(&self, services: &[ServiceName]) -> Vec<Confirmed> {
         let mut all = Vec::new();
         for service in services {
-            for it in self.watchers.confirmations(service) {
+            for it in self.watchers.confirmations(self.uptime(), service) {
                 all.push(Confirmed {
                     service: service.clone(),
                     watcher_id: it.watcher_id,
