@@ -43,6 +43,7 @@ use snapshots::read_snapshot;
 pub struct Replica {
     node: RawNode<Log>,
     disk_id: u64,
+    incarnation: u64,
     registry: Registry,
     members: Arc<Members>,
     /// Whom it has heard of late.
@@ -109,6 +110,7 @@ impl Replica {
         let mut replica = Self {
             node,
             disk_id: config.disk_id,
+            incarnation: config.incarnation,
             registry: state.registry,
             members: Arc::default(),
             hearing: Hearing::new(config.election_ticks),
@@ -233,7 +235,17 @@ impl Replica {
     /// Asks for the index that a linearizable read must wait for. It may be
     /// dropped in silence: ask again, under the same id.
     pub fn read_index(&mut self, read: u64) {
-        self.node.read_index(read.to_le_bytes().to_vec());
+        // The answer to an earlier process of this replica may be on its way,
+        // and knows nothing of what was committed since.
+        let mark = [self.incarnation, read].map(u64::to_le_bytes);
+        self.node.read_index(mark.concat());
+    }
+
+    /// Which of this process's reads it is.
+    fn own_read(&self, mark: &[u8]) -> Option<u64> {
+        let (incarnation, read) = mark.split_first_chunk()?;
+        let is_own = u64::from_le_bytes(*incarnation) == self.incarnation;
+        is_own.then_some(u64::from_le_bytes(read.try_into().ok()?))
     }
 
     /// Whether asking for a read index has a chance of being answered now.

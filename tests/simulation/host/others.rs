@@ -84,7 +84,8 @@ impl Host {
         let from_disk = match known {
             Some(known) if unchecked => known.disk_id,
             Some(_) | None => {
-                let leads = is_of_leader(message.get_msg_type());
+                let is_new = message.term >= self.replica().term();
+                let leads = is_new && is_of_leader(message.get_msg_type());
                 let carrier = &mut self.engine.parts().carrier;
                 carrier.meet(message.from, from_disk, leads);
                 from_disk

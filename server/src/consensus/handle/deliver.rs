@@ -77,7 +77,9 @@ impl Handle {
             .map(|message| self.convert(from, message))
             .collect::<Result<Vec<_>, _>>()?;
         let count = messages.len() as u64;
-        let leads = messages.iter().any(|it| is_of_leader(it.get_msg_type()));
+        // Not whoever led before: its id may be another's by now.
+        let term = self.inner.status.borrow().term;
+        let leads = (messages.iter()).any(|it| is_of_leader(it.get_msg_type()) && it.term >= term);
         let contact = Contact {
             address: request.from_address,
             disk_id: request.from_disk,

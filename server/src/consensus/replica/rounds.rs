@@ -111,8 +111,8 @@ impl Replica {
         effects.reads = reads
             .into_iter()
             .filter_map(|read| {
-                let id = <[u8; 8]>::try_from(read.request_ctx.as_slice()).ok()?;
-                Some((u64::from_le_bytes(id), read.index))
+                let id = self.own_read(&read.request_ctx)?;
+                Some((id, read.index))
             })
             .collect();
         let standing = Standing {

@@ -576,6 +576,42 @@ fn reads_are_answered_on_every_replica_with_what_was_committed() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_process_does_not_answer_a_read() {
+    let mut cluster = Cluster::new(3, 1_000, 100);
+    cluster.elect(1);
+    cluster.at(2).read_index(7);
+    while !cluster
+        .on_the_way
+        .iter()
+        .any(|it| it.get_msg_type() == MessageType::MsgReadIndexResp)
+    {
+        let ids: Vec<u64> = cluster.members.keys().copied().collect();
+        ids.into_iter().for_each(|id| cluster.work(id));
+        let is_answer = |it: &Message| it.get_msg_type() == MessageType::MsgReadIndexResp;
+        if !cluster.on_the_way.iter().any(is_answer) {
+            let message = cluster.on_the_way.pop_front().expect("is under way");
+            cluster.deliver(message);
+        }
+    }
+    // It is late: meanwhile the replica starts anew, and others go on.
+    let mut late = std::mem::take(&mut cluster.on_the_way);
+    late.retain(|it| it.get_msg_type() == MessageType::MsgReadIndexResp);
+    cluster.configs.get_mut(&2).expect("a member").incarnation += 1_000;
+    cluster.restart(2);
+    cluster.isolate(2);
+    cluster.propose_all(1, 1..=1);
+    cluster.heal();
+    cluster.at(2).read_index(7);
+    cluster.work(2);
+    cluster.on_the_way.clear();
+    for message in late {
+        cluster.deliver(message);
+    }
+    cluster.work(2);
+    assert_eq!(cluster.members[&2].reads, []);
+}
+
+#[test]
 fn an_isolated_leader_answers_no_reads() {
     let mut cluster = Cluster::new(3, 1_000, 100);
     cluster.elect(1);
