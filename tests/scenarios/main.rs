@@ -9,6 +9,7 @@
 mod balancing;
 mod brake;
 mod by_hand;
+mod cold_start;
 mod forwarding;
 mod guards;
 mod latencies;
