@@ -80,7 +80,8 @@ impl<L: Connection> Lineup<L> {
 
     /// Follows a new view: one endpoint, and so one connection, for each
     /// instance that is not on its way out, or of this caller's subset of
-    /// them; those that are keep what they have. What a view takes away implausibly is held for a while.
+    /// them; those that are keep what they have. What a view takes away
+    /// implausibly is held for a while.
     pub(crate) fn follow(
         &mut self,
         view: Arc<View>,

@@ -15,8 +15,8 @@
 //! lose its instances. If no group has weight any more, all count that had.
 //!
 //! **When.** More than half of the connected READY instances are lost at once,
-//! at least three, and what is READY in the next view does not make up for
-//! half of them. So neither draining, nor leaving one by one, nor a rolling
+//! at least three, and the next view has fewer than half as many READY ones as
+//! the one before, connected or not. So neither draining, nor leaving one by one, nor a rolling
 //! restart, nor as many new ones in place of the old ones raises it.
 //!
 //! **What is done.** The next view is followed: its revision, its route, its
@@ -110,10 +110,14 @@ pub(crate) fn decide(
         };
     }
     let present: BTreeSet<&str> = next.instances().map(|it| &*it.id).collect();
-    let (lost, reached) = lost(before, next, &present, &reaches);
+    let Losses {
+        lost,
+        reached,
+        ready,
+    } = losses(before, next, &present, &reaches);
     let is_implausible = lost.len() >= LOST_MIN
         && lost.len() * 100 > reached * LOST_PERCENT_MAX
-        && ready_now * 100 < reached * LOST_PERCENT_MAX;
+        && ready_now * 100 < ready * LOST_PERCENT_MAX;
     let alarm = is_implausible.then_some(Alarm {
         lost: lost.len(),
         of: reached,
@@ -148,32 +152,44 @@ pub(crate) fn decide(
     }
 }
 
-/// The instances that are lost, by group, and how many were READY and
-/// connected.
-fn lost<'a>(
+/// What was READY in a view, of groups that the next one has use for.
+struct Losses<'a> {
+    /// Lost, with their group.
+    lost: Vec<(&'a Arc<str>, &'a Instance)>,
+    /// Connected, lost or not.
+    reached: usize,
+    /// Connected or not.
+    ready: usize,
+}
+
+fn losses<'a>(
     before: &'a View,
     next: &View,
     present: &BTreeSet<&str>,
     reaches: &impl Fn(&Instance) -> bool,
-) -> (Vec<(&'a Arc<str>, &'a Instance)>, usize) {
+) -> Losses<'a> {
     let nobody_has_weight = next.groups.iter().all(|group| group.weight == 0);
-    let mut lost = Vec::new();
-    let mut reached = 0;
+    let mut losses = Losses {
+        lost: Vec::new(),
+        reached: 0,
+        ready: 0,
+    };
     for group in &before.groups {
         let had_weight = !nobody_has_weight || group.weight > 0;
         if !had_weight || !is_asked_for(next, &group.name) {
             continue;
         }
-        for instance in &group.instances {
-            if is_ready(instance) && reaches(instance) {
-                reached += 1;
+        for instance in group.instances.iter().filter(|it| is_ready(it)) {
+            losses.ready += 1;
+            if reaches(instance) {
+                losses.reached += 1;
                 if !present.contains(&*instance.id) {
-                    lost.push((&group.name, instance));
+                    losses.lost.push((&group.name, instance));
                 }
             }
         }
     }
-    (lost, reached)
+    losses
 }
 
 /// Whether a view's route still has use for a group's instances.

@@ -169,6 +169,26 @@ fn who_is_not_connected_is_not_missed() {
     assert_eq!(decision.alarm, None);
 }
 
+/// A caller that keeps to a subset is connected to few of many.
+#[test]
+fn a_subset_counts_for_all() {
+    let reaches = |it: &Instance| &*it.id < "i0010";
+    let left = |left: u32| {
+        view(&[(
+            "v1",
+            10_000,
+            GroupState::Active,
+            &[(500..500 + left, READY)],
+        )])
+    };
+    let alarm = |next| {
+        let now = Instant::now();
+        decide(&all(10_000, 1_000), &next, &Held::default(), reaches, now).alarm
+    };
+    assert_eq!(alarm(left(400)), Some(Alarm { lost: 10, of: 10 }));
+    assert_eq!(alarm(left(500)), None);
+}
+
 #[test]
 fn a_service_that_vanishes_is_kept_as_a_standby() {
     let nothing = Arc::new(View {

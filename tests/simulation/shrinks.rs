@@ -73,14 +73,15 @@ impl World {
         let (known, _) = caller.core.known(SERVICES[service]);
         let next = self.ledger.view_at(&name, known);
         let nobody = next.is_none_or(|next| next.route.weights.iter().all(|it| it.1 == 0));
-        let reached: Vec<&Instance> = instances(before)
+        let was_ready: Vec<&Instance> = instances(before)
             .filter(|it| it.status() == Status::Ready && is_asked_for(next, it.group()))
             .filter(|it| !nobody || weight(before, it.group()) > 0)
-            .filter(|it| {
-                let state = caller.state_of(service, it.spec.address.as_ref());
-                state == Some(LinkState::Up)
-            })
             .collect();
+        let is_up = |it: &&&Instance| {
+            let state = caller.state_of(service, it.spec.address.as_ref());
+            state == Some(LinkState::Up)
+        };
+        let reached: Vec<&&Instance> = was_ready.iter().filter(is_up).collect();
         let missing = reached.iter().filter(|it| !has(next, it.id().as_ref()));
         let missing: Missed = missing
             .map(|it| {
@@ -96,7 +97,7 @@ impl World {
             .filter(|it| it.status() == Status::Ready && is_asked_for(next, it.group()))
             .count();
         let beyond_belief =
-            missing.len() >= 3 && 2 * missing.len() > reached.len() && 2 * ready < reached.len();
+            missing.len() >= 3 && 2 * missing.len() > reached.len() && 2 * ready < was_ready.len();
         if beyond_belief {
             missing
         } else {
