@@ -201,14 +201,22 @@ impl Outliers {
         policy: &OutlierPolicy,
         subject: &Subject<'_>,
     ) -> Option<Change> {
-        let history = self.history_of(subject);
-        history.present = true;
         let record = subject.record;
+        // Most were never ejected, and have none.
+        let history = self.histories.get_mut(subject.id);
+        let ejected_until = history.and_then(|history| {
+            history.present = true;
+            history.ejected_until
+        });
         let mut change = None;
         if record.standing() != Standing::Ejected {
-            // Of an earlier connection, whose record is gone.
-            history.ejected_until = None;
-        } else if !subject.counts || history.ejected_until.is_none_or(|until| until <= now) {
+            if ejected_until.is_some() {
+                // Of an earlier connection, whose record is gone.
+                self.history_of(subject).ejected_until = None;
+            }
+        } else if !subject.counts || ejected_until.is_none_or(|until| until <= now) {
+            let history = self.history_of(subject);
+            history.present = true;
             history.ejected_until = None;
             history.answered_on_probation = 0;
             record.forget();
@@ -232,22 +240,23 @@ impl Outliers {
     fn end_interval(&mut self, policy: &OutlierPolicy, subject: &Subject<'_>) -> Option<Change> {
         let record = subject.record;
         let answered = record.begin_interval();
-        let history = self.history_of(subject);
         match record.standing() {
             Standing::Ejected => None,
             Standing::Good => {
-                history.ejections = history.ejections.saturating_sub(1);
+                if let Some(history) = self.histories.get_mut(subject.id) {
+                    history.ejections = history.ejections.saturating_sub(1);
+                }
                 None
             }
             Standing::Probation => {
+                let history = self.history_of(subject);
                 history.answered_on_probation =
                     history.answered_on_probation.saturating_add(answered);
                 if history.answered_on_probation < policy.consecutive_failures {
                     return None;
                 }
                 record.set(Standing::Good);
-                let run_limit = policy.consecutive_failures;
-                record.tell_runs_of(run_limit);
+                record.tell_runs_of(policy.consecutive_failures);
                 Some(Change::of(subject, Verdict::Cleared))
             }
         }
