@@ -1,6 +1,6 @@
 //! How much more a call through the balancer costs than one over a bare channel of tonic.
 //!
-//! The two are made by turns, a thousand calls at a time, and each turn is
+//! The two are made by turns, five hundred calls at a time, and each turn is
 //! compared with the one beside it: what else runs on the machine, and how
 //! fast its clock runs, falls on both. Of all the comparisons the one in the
 //! middle is told, for processor time of the caller's thread and for the time
@@ -17,9 +17,9 @@ use trimtab_bench::calling::{Callers, spend};
 use trimtab_proto::demo::v1::catalog_client::CatalogClient;
 
 /// Calls in one turn.
-const CALLS: u64 = 1_000;
+const CALLS: u64 = 500;
 /// Turns of each kind.
-const TURNS: usize = 300;
+const TURNS: usize = 100;
 
 /// One turn: time of the thread, and time that passed, for each call.
 #[derive(Clone, Copy)]

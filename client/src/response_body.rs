@@ -57,6 +57,7 @@ struct Opening {
     status: StatusCode,
     content_type: Option<HeaderValue>,
     first: Option<Frame<Bytes>>,
+    /// Made when what follows is not there yet.
     kept_back: Option<Pin<Box<Sleep>>>,
     resumed: Option<Resumed>,
 }
@@ -183,18 +184,18 @@ impl ResponseBody {
                 return Poll::Ready(self.adopt(opening, answer));
             }
             let Poll::Ready(polled) = Pin::new(&mut self.inner).poll_frame(cx) else {
-                return match &mut opening.kept_back {
-                    None => Poll::Pending,
-                    Some(kept_back) => {
-                        ready!(kept_back.as_mut().poll(cx));
-                        Poll::Ready(Some(opening.first.take().map(Ok)))
-                    }
-                };
+                if opening.first.is_none() {
+                    return Poll::Pending;
+                }
+                let kept_back = opening
+                    .kept_back
+                    .get_or_insert_with(|| Box::pin(sleep(KEPT_BACK)));
+                ready!(kept_back.as_mut().poll(cx));
+                return Poll::Ready(Some(opening.first.take().map(Ok)));
             };
             let (outcome, reason) = match polled {
                 Some(Ok(frame)) if opening.first.is_none() && frame.is_data() => {
                     opening.first = Some(frame);
-                    opening.kept_back = Some(Box::pin(sleep(KEPT_BACK)));
                     continue;
                 }
                 Some(Ok(frame)) => match self.fault_in(&frame, opening.first.is_none()) {
