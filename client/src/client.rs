@@ -46,6 +46,7 @@ pub struct ClientBuilder {
     watcher_id: Option<String>,
     report_interval: Option<Duration>,
     cache_dir: Option<PathBuf>,
+    instance_metrics: bool,
 }
 
 /// How a service is to be called. Await it.
@@ -83,6 +84,7 @@ impl Client {
             watcher_id: None,
             report_interval: None,
             cache_dir: None,
+            instance_metrics: false,
         }
     }
 
@@ -176,6 +178,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Counts calls by instance as well, in a metric of its own. Off unless
+    /// set: a recorder keeps what it counts by instances that are long gone.
+    #[must_use]
+    pub fn instance_metrics(mut self, wanted: bool) -> Self {
+        self.instance_metrics = wanted;
+        self
+    }
+
     /// Keeps the last view of each service in this directory, so that a process
     /// that starts while no replica answers can call what it could call before.
     /// The directory is made if it is not there, and may be shared by processes
@@ -212,6 +222,7 @@ impl ClientBuilder {
             name: self.name.unwrap_or_else(process_name),
             zone: self.zone,
             report_interval: self.report_interval,
+            instance_metrics: self.instance_metrics,
         };
         watcher.check()?;
         // A crowd with one list spreads over the replicas.

@@ -9,6 +9,7 @@ use crate::connection::Link;
 use crate::coverage::LinkState;
 use crate::latency::Moment;
 use crate::load::GroupLoad;
+use crate::meter::InstanceMeter;
 use crate::record::{Record, Standing};
 use crate::sticky::Bucket;
 use crate::view::InstanceStatus;
@@ -49,6 +50,7 @@ pub(crate) struct Endpoint<L = Link> {
     pub(crate) metadata: Arc<BTreeMap<String, String>>,
     pub(crate) link: Arc<L>,
     pub(crate) load: Arc<GroupLoad>,
+    pub(crate) meter: Option<InstanceMeter>,
 }
 
 /// How a call ended.
@@ -163,6 +165,9 @@ impl Drop for Ongoing {
             );
             self.endpoint.load.ended(now, latency, failed);
             self.endpoint.load.meter.ended(self.outcome, latency);
+            if let Some(meter) = &self.endpoint.meter {
+                meter.ended(self.outcome);
+            }
         }
     }
 }

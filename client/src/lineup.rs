@@ -206,6 +206,8 @@ impl<L: Connection> Lineup<L> {
                     stays
                 });
                 let status = known.as_ref().map(|known| known.status);
+                let same_group = known.as_ref().filter(|known| known.group == group.name);
+                let meter = same_group.and_then(|known| known.meter.clone());
                 let link = match known {
                     Some(known) => Arc::clone(&known.link),
                     None if is_draining || !wanted => continue,
@@ -214,6 +216,8 @@ impl<L: Connection> Lineup<L> {
                 if instance.status == InstanceStatus::Ready && status != Some(instance.status) {
                     link.retry_now();
                 }
+                let meter =
+                    meter.or_else(|| self.standpoint.meter_of(&self.service, group, instance));
                 let endpoint = Endpoint {
                     id: Arc::clone(&instance.id),
                     rank: xxh3_64(instance.id.as_bytes()),
@@ -223,6 +227,7 @@ impl<L: Connection> Lineup<L> {
                     metadata: Arc::clone(&instance.metadata),
                     link,
                     load: Arc::clone(&load),
+                    meter,
                 };
                 self.endpoints
                     .insert(Arc::clone(&instance.id), Arc::new(endpoint));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, Label, counter, gauge, histogram};
+use metrics::{Counter, Histogram, Label, SharedString, counter, gauge, histogram};
 
 use crate::endpoint::Outcome;
 use crate::outlier::Reason;
@@ -22,6 +22,15 @@ pub(crate) struct GroupMeter {
     declined: Counter,
     abandoned: Counter,
     seconds: Histogram,
+}
+
+/// Calls to one instance, where the program asked for it.
+#[derive(Debug, Clone)]
+pub(crate) struct InstanceMeter {
+    answered: Counter,
+    failed: Counter,
+    declined: Counter,
+    abandoned: Counter,
 }
 
 /// Calls to one service that did not go straight.
@@ -89,6 +98,35 @@ impl GroupMeter {
         };
         counter.increment(1);
         self.seconds.record(latency);
+    }
+}
+
+// === impl InstanceMeter ===
+
+impl InstanceMeter {
+    pub(crate) fn of(service: &Arc<str>, group: &Arc<str>, instance: &Arc<str>) -> Self {
+        let labels = and(&labels(service, group), "instance", Arc::clone(instance));
+        let ended = |outcome| {
+            let labels = and(&labels, "outcome", outcome);
+            counter!("trimtab_client_instance_calls_total", labels)
+        };
+        Self {
+            answered: ended("answered"),
+            failed: ended("failed"),
+            declined: ended("declined"),
+            abandoned: ended("abandoned"),
+        }
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Answered => &self.answered,
+            Outcome::Failed | Outcome::Lost => &self.failed,
+            Outcome::Declined => &self.declined,
+            Outcome::Abandoned => &self.abandoned,
+            Outcome::Unsent => return,
+        };
+        counter.increment(1);
     }
 }
 
@@ -180,7 +218,7 @@ fn labels(service: &Arc<str>, group: &Arc<str>) -> Vec<Label> {
     ]
 }
 
-fn and(labels: &[Label], name: &'static str, value: &'static str) -> Vec<Label> {
+fn and(labels: &[Label], name: &'static str, value: impl Into<SharedString>) -> Vec<Label> {
     let more = Label::new(name, value);
     labels.iter().cloned().chain([more]).collect()
 }

@@ -196,6 +196,7 @@ fn a_cold_group_hit_at_full_load() {
         caller: "c".into(),
         zone: "".into(),
         origin,
+        instance_metrics: false,
     };
     let mut lineup: Lineup<Link> = Lineup::new("catalog".into(), standpoint);
     let loads = Loads::of(&"catalog".into());

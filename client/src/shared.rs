@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     cluster: Cluster,
     watcher_id: String,
     zone: Arc<str>,
+    instance_metrics: bool,
     subscriptions: Arc<Subscriptions>,
     leases: Arc<Leases>,
     pools: Mutex<HashMap<PoolKey, Weak<Pool>>>,
@@ -46,6 +47,7 @@ impl Shared {
     pub(crate) fn start(cluster: Cluster, watcher: Watcher, cache_dir: Option<PathBuf>) -> Self {
         let watcher_id = watcher.id.clone();
         let zone = watcher.zone.as_str().into();
+        let instance_metrics = watcher.instance_metrics;
         let stop = CancellationToken::new();
         let endpoints = || cluster.endpoints().map(str::to_owned).collect();
         let cache = cache_dir.map(|path| Arc::new(Directory::new(path, endpoints())));
@@ -70,6 +72,7 @@ impl Shared {
             cluster,
             watcher_id,
             zone,
+            instance_metrics,
             subscriptions,
             leases,
             pools: Mutex::default(),
@@ -104,6 +107,7 @@ impl Shared {
             caller: self.watcher_id.as_str().into(),
             zone: Arc::clone(&self.zone),
             origin: Instant::now(),
+            instance_metrics: self.instance_metrics,
         };
         let pool = Arc::new(Pool::start(subscription, protocol, standpoint));
         self.fall_back(pool.subscription().followed());

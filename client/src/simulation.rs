@@ -96,6 +96,7 @@ impl Caller {
             name: id.to_owned(),
             zone: String::new(),
             report_interval: None,
+            instance_metrics: false,
         };
         watcher.check()?;
         let subscriptions = Arc::new(Subscriptions::default());
@@ -104,6 +105,7 @@ impl Caller {
             caller: id.into(),
             zone: "".into(),
             origin,
+            instance_metrics: false,
         };
         let mut lines = BTreeMap::new();
         for service in services {

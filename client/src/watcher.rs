@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::meter::InstanceMeter;
+use crate::view::{Group, Instance};
 
 /// Bounds of the protocol.
 const WATCHER_ID_MAX: usize = 64;
@@ -19,6 +21,8 @@ pub(crate) struct Watcher {
     pub(crate) zone: String,
     /// Overrides how often the replica asks for load reports.
     pub(crate) report_interval: Option<Duration>,
+    /// Calls are counted by instance, too.
+    pub(crate) instance_metrics: bool,
 }
 
 /// From where a process looks at a service, as far as its choice of instances
@@ -31,6 +35,21 @@ pub(crate) struct Standpoint {
     pub(crate) zone: Arc<str>,
     /// What latencies are dated by.
     pub(crate) origin: Instant,
+    /// Calls are counted by instance, too.
+    pub(crate) instance_metrics: bool,
+}
+
+impl Standpoint {
+    /// What counts the calls to an instance, if that is wanted.
+    pub(crate) fn meter_of(
+        &self,
+        service: &Arc<str>,
+        group: &Group,
+        instance: &Instance,
+    ) -> Option<InstanceMeter> {
+        self.instance_metrics
+            .then(|| InstanceMeter::of(service, &group.name, &instance.id))
+    }
 }
 
 impl Watcher {

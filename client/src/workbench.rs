@@ -108,6 +108,7 @@ impl Follower {
             caller: "c".into(),
             zone: "".into(),
             origin: now,
+            instance_metrics: false,
         };
         let mut follower = Self {
             lineup: Lineup::new("bench".into(), standpoint),

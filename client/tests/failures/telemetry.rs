@@ -33,6 +33,17 @@ impl Collected {
         Arc::clone(self.0.lock().unwrap().entry(name).or_default())
     }
 
+    /// Of all whose names and labels begin so.
+    fn sum(&self, beginning: &str) -> f64 {
+        let numbers = self.0.lock().unwrap();
+        let of_these = numbers
+            .iter()
+            .filter(|(name, _)| name.starts_with(beginning));
+        of_these
+            .map(|(_, number)| f64::from_bits(number.0.load(Ordering::SeqCst)))
+            .sum()
+    }
+
     fn get(&self, name: &str) -> f64 {
         let numbers = self.0.lock().unwrap();
         let number = numbers
@@ -140,4 +151,24 @@ async fn calls_repeats_and_ejections_are_counted_by_group() {
     assert_eq!(collected.get(repeats), collected.get(failed));
     let ejections = "trimtab_client_ejections_total{service=catalog,group=v1,reason=run}";
     assert_eq!(collected.get(ejections), 1.0);
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_instance_where_that_is_asked_for() {
+    let collected = Collected::default();
+    // All runs on this thread.
+    let _guard = metrics::set_default_local_recorder(&collected);
+    let cluster = Cluster::start(1).await;
+    let _instances = Instance::registered(&cluster, "v1", 2).await;
+    for wanted in [false, true] {
+        let client = Client::builder().instance_metrics(wanted);
+        let client = client.connect(&cluster.endpoints()).unwrap();
+        let catalog = CatalogClient::new(client.service("catalog").await.unwrap());
+        for item_id in 0..100 {
+            get(&catalog, item_id).await.unwrap();
+        }
+        let counted =
+            collected.sum("trimtab_client_instance_calls_total{service=catalog,group=v1,");
+        assert_eq!(counted, if wanted { 100.0 } else { 0.0 });
+    }
 }
