@@ -185,6 +185,8 @@ impl Node {
         let (handle, peers) = (context.handle.clone(), context.peers.clone());
         tasks.spawn(removal::find_out(handle, peers, cut_off, closing.clone()));
         tasks.spawn(notice_cuts(context.handle.status(), cuts, closing.clone()));
+        let (status, stop) = (context.handle.status(), context.stop.clone());
+        tasks.spawn(leave_when_removed(status, stop, closing.clone()));
         tasks.close();
         let server = tokio::spawn(serve(listener, context.clone(), closing.clone()));
         Ok(Node {
@@ -314,6 +316,23 @@ async fn notice_cuts(
     tokio::select! {
         () = closing.cancelled() => {}
         () = notice => {}
+    }
+}
+
+/// A replica that was removed may have to stay a little ([`removal`]), but hears
+/// of no more changes: it sends its callers and instances to the others at once.
+async fn leave_when_removed(
+    mut status: watch::Receiver<ConsensusStatus>,
+    stop: CancellationToken,
+    closing: CancellationToken,
+) {
+    tokio::select! {
+        () = closing.cancelled() => {}
+        removed = status.wait_for(|status| status.removed) => {
+            if removed.is_ok() {
+                stop.cancel();
+            }
+        }
     }
 }
 

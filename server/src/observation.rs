@@ -1,7 +1,7 @@
 //! What all replicas know of their watchers, gathered and merged into one picture.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -47,6 +47,8 @@ pub struct Observation {
     /// Replicas that forgot their watchers, because they were down, with the
     /// time since they are back.
     pub back: BTreeMap<u64, Duration>,
+    /// Replicas that were members, with the time since they are none.
+    pub left: BTreeMap<u64, Duration>,
     /// Removals that the others hold back, as they told.
     pub brakes: Vec<Brake>,
 }
@@ -82,6 +84,7 @@ impl Observation {
     pub fn receipts(&self, services: &[ServiceName], revision: u64) -> Receipts {
         let mut receipts = Receipts {
             unreachable: self.unreachable.keys().copied().collect(),
+            left: self.left.keys().copied().collect(),
             uncertain: self.uncertain_replicas(),
             ..Receipts::default()
         };
@@ -96,10 +99,10 @@ impl Observation {
         receipts
     }
 
-    /// Replicas whose watchers may be with nobody yet: they do not answer, or
-    /// have only just come back and know of none.
+    /// Replicas whose watchers may be with nobody yet: they do not answer, have
+    /// only just come back and know of none, or were removed a moment ago.
     fn uncertain_replicas(&self) -> Vec<u64> {
-        let recent = (self.unreachable.iter().chain(&self.back))
+        let recent = (self.unreachable.iter().chain(&self.back).chain(&self.left))
             .filter(|(_, since)| **since < WATCHERS_MOVE_WITHIN);
         recent.map(|(replica, _)| *replica).collect()
     }
@@ -114,15 +117,20 @@ pub struct Receipts {
     pub laggards: Vec<(ServiceName, Heard)>,
     /// Replicas that did not answer.
     pub unreachable: Vec<u64>,
-    /// Those that went silent, or came back, so recently that their watchers
+    /// Those that were removed of late.
+    pub left: Vec<u64>,
+    /// Those that went silent, came back or were removed so recently that their watchers
     /// may not be with another replica yet.
     pub uncertain: Vec<u64>,
+    /// Whoever gathered had not applied the revision: there may be replicas
+    /// that it did not know of.
+    pub is_behind: bool,
 }
 
 impl Receipts {
     /// Every live watcher has confirmed.
     pub fn complete(&self) -> bool {
-        self.laggards.is_empty() && self.uncertain.is_empty()
+        self.laggards.is_empty() && self.uncertain.is_empty() && !self.is_behind
     }
 
     /// Watchers that have confirmed.
@@ -141,9 +149,16 @@ impl Receipts {
         });
         let answered = |replica: &&u64| !self.unreachable.contains(replica);
         let back = self.uncertain.iter().filter(answered).map(|replica| {
-            format!("replica {replica} has only just come back: its callers may not be counted yet")
+            let what = match self.left.contains(replica) {
+                true => "was removed a moment ago",
+                false => "has only just come back",
+            };
+            format!("replica {replica} {what}: its callers may not be counted yet")
         });
-        unreachable.chain(back).collect()
+        let behind = self
+            .is_behind
+            .then(|| "the replica that was asked has not heard of the change yet".to_owned());
+        unreachable.chain(back).chain(behind).collect()
     }
 }
 
@@ -156,6 +171,29 @@ pub struct Observer {
     watchers: Arc<Watchers>,
     peers: Peers,
     answered: Mutex<HashMap<u64, Instant>>,
+    departures: Mutex<Departures>,
+}
+
+/// Who is a member no more.
+#[derive(Debug, Default)]
+pub struct Departures {
+    members: BTreeSet<u64>,
+    left: BTreeMap<u64, Duration>,
+}
+
+impl Departures {
+    /// The others are these at `now`; who left lately, and how long ago.
+    pub fn note(&mut self, now: Duration, members: BTreeSet<u64>) -> BTreeMap<u64, Duration> {
+        let gone: Vec<u64> = self.members.difference(&members).copied().collect();
+        self.left.extend(gone.into_iter().map(|id| (id, now)));
+        self.left.retain(|id, since| {
+            !members.contains(id) && now.saturating_sub(*since) < WATCHERS_MOVE_WITHIN
+        });
+        self.members = members;
+        let ages = self.left.iter();
+        ages.map(|(id, since)| (*id, now.saturating_sub(*since)))
+            .collect()
+    }
 }
 
 impl Observer {
@@ -175,6 +213,7 @@ impl Observer {
             watchers,
             peers,
             answered: Mutex::new(HashMap::new()),
+            departures: Mutex::default(),
         }
     }
 
@@ -212,6 +251,7 @@ impl Observer {
             ..ObserveRequest::default()
         };
         let others = self.peers.ids();
+        observation.left = self.note_members(&others);
         let answers = join_all(
             others
                 .iter()
@@ -237,6 +277,12 @@ impl Observer {
     /// The span over which calls are counted: shorter just after the start.
     pub fn window(&self) -> Duration {
         self.started.elapsed().min(LOAD_WINDOW)
+    }
+
+    /// The others are these; who was one of them until a moment ago.
+    fn note_members(&self, others: &[u64]) -> BTreeMap<u64, Duration> {
+        let mut departures = (self.departures.lock()).unwrap_or_else(PoisonError::into_inner);
+        departures.note(self.started.elapsed(), others.iter().copied().collect())
     }
 
     fn note_answer(&self, replica: u64) {
@@ -322,6 +368,27 @@ mod tests {
         assert_eq!(receipts.laggards, vec![(catalog(), heard("w2", 2, 4))]);
         assert!(!receipts.complete());
         assert!(observation.receipts(&[catalog()], 4).complete());
+    }
+
+    #[test]
+    fn the_callers_of_a_removed_replica_are_waited_for_until_they_must_be_elsewhere() {
+        let at = Duration::from_secs;
+        let members = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        let mut departures = Departures::default();
+        assert!(departures.note(at(1), members(&[2, 3])).is_empty());
+        let mut observation = Observation {
+            left: departures.note(at(10), members(&[2])),
+            ..Observation::default()
+        };
+        let receipts = observation.receipts(&[catalog()], 1);
+        assert!(!receipts.complete());
+        assert!(receipts.warnings()[0].contains("replica 3 was removed"));
+        observation.left = departures.note(at(10) + WATCHERS_MOVE_WITHIN, members(&[2]));
+        assert!(observation.receipts(&[catalog()], 1).complete());
+        // Taken in again, it is asked like any other.
+        departures.note(at(30), members(&[2, 3]));
+        departures.note(at(31), members(&[2]));
+        assert!(departures.note(at(32), members(&[2, 3])).is_empty());
     }
 
     #[test]

@@ -180,11 +180,11 @@ impl Peers {
     }
 
     /// A replica said where it is: a member that moved, or one that is not
-    /// known yet. `leads`: it speaks as a leader, and gets answers even when
-    /// the member of its id is known by another data directory.
-    pub fn meet(&self, id: u64, contact: Contact, leads: bool) {
+    /// known yet. `is_owed`: it gets answers even when the member of its id is
+    /// known by another data directory.
+    pub fn meet(&self, id: u64, contact: Contact, is_owed: bool) {
         let is_own = id == self.inner.own.id || contact.disk_id == self.inner.own.contact.disk_id;
-        let news = |known: &Known| known.news_of(id, &contact, leads);
+        let news = |known: &Known| known.news_of(id, &contact, is_owed);
         if is_own || contact.address.is_empty() || news(&self.read()) == News::Nothing {
             return;
         }

@@ -29,6 +29,7 @@ use trimtab_server::consensus::status::Role;
 use trimtab_server::convert::encode_view;
 use trimtab_server::grpc::watching::Watching;
 use trimtab_server::leases::LeaseSettings;
+use trimtab_server::observation::Departures;
 use trimtab_server::peers::Report;
 use trimtab_server::storage::file::{Identity, Storage};
 use trimtab_server::views::Views;
@@ -154,6 +155,7 @@ pub(crate) struct Host {
     /// When it asks next whether it was removed, and who said so, since when.
     asks_at: u64,
     farewell: Farewell,
+    departures: Departures,
     encoded: Option<Result<Snapshot, FatalError>>,
     /// It ran before this start, and has forgotten who watched.
     was_down: bool,
@@ -240,6 +242,7 @@ impl Host {
             leaderless_since: Some(now),
             asks_at: 0,
             farewell: Farewell::default(),
+            departures: Departures::default(),
             encoded: None,
             was_down,
             cut_off: false,
@@ -412,8 +415,10 @@ impl Host {
 
     fn notice_a_cut(&mut self) {
         if self.replica().is_removed() {
+            self.say_goodbye();
             self.ask_whether_removed();
         }
+        self.note_departures();
         if self.leader_id != 0 && !self.is_halted {
             self.leaderless_since = None;
             return self.say_cut_off(false);

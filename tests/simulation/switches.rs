@@ -42,7 +42,9 @@ impl World {
         let was_served = |ended| lives && self.now < ended + BACK_WITHIN.as_millis() as u64;
         let is_served = (seat.host.as_ref())
             .is_some_and(|host| host.has_stream(stream) || at.ended.is_some_and(was_served));
-        is_served && tally.members.contains(&(at.replica, seat.disk_id))
+        // One that was removed and has not found out cannot be known.
+        let known = tally.members.contains(&(at.replica, seat.disk_id));
+        is_served && (known || !self.is_removed(at.replica))
     }
 
     fn check_follows(

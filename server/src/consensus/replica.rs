@@ -168,10 +168,9 @@ impl Replica {
         // Here and not where it arrives: what the last one to have this id
         // said must not count for the next one, however long it waited.
         match self.membership().get(from) {
-            // Only a leader's word is taken from another disk. It leads whoever
-            // it is, and it may have become a member, in another's place, while
-            // this replica was away.
-            Some(member) if member.disk_id != disk_id && is_of_leader(message.get_msg_type()) => {}
+            // It may have become a member, in another's place, while this
+            // replica was away.
+            Some(member) if member.disk_id != disk_id && is_for_all(message.get_msg_type()) => {}
             Some(member) if member.disk_id != disk_id => {
                 return Err(MessageError::Impostor { from, disk_id }.into());
             }
@@ -355,12 +354,22 @@ impl Replica {
     }
 }
 
-/// Whether only a leader sends such a message: it counts by its term, not by
-/// who its sender is.
-pub fn is_of_leader(kind: MessageType) -> bool {
+/// Whether such a message counts by its term and log, not by who sends it: a
+/// leader's, or the request for a vote of one that would be. What others answer
+/// counts by who they are.
+///
+/// A vote is remembered by the candidate's id, and so may be given to two
+/// replicas in a term that have had the same id one after the other. But the
+/// former lacks what took the latter in, which is committed when the latter
+/// asks for votes, and so cannot win.
+pub fn is_for_all(kind: MessageType) -> bool {
     matches!(
         kind,
-        MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        MessageType::MsgAppend
+            | MessageType::MsgHeartbeat
+            | MessageType::MsgSnapshot
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestPreVote
     )
 }
 

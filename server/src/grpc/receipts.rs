@@ -23,8 +23,14 @@ const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Gathers the receipts of `revision` from all replicas, once.
 pub(super) async fn gather(context: &Context, services: &[ServiceName], revision: u64) -> Receipts {
+    // Whoever has applied the change knows all replicas whose callers may not
+    // follow it.
+    let is_behind = context.handle.status().borrow().applied < revision;
     let observation = context.observer.gather(services).await;
-    observation.receipts(services, revision)
+    Receipts {
+        is_behind,
+        ..observation.receipts(services, revision)
+    }
 }
 
 /// Answers at once, after each change and each second, until complete.

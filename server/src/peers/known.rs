@@ -27,7 +27,7 @@ pub(super) enum News {
 }
 
 impl Known {
-    pub(super) fn news_of(&self, id: u64, contact: &Contact, leads: bool) -> News {
+    pub(super) fn news_of(&self, id: u64, contact: &Contact, is_owed: bool) -> News {
         let guest = self.guests.get(&id);
         let is_new = guest.is_none_or(|guest| guest.contact != *contact);
         match self.members.get(&id) {
@@ -39,7 +39,7 @@ impl Known {
                 }
             }
             // Another data directory's word says nothing of the member.
-            Some(_) if leads && is_new => News::Guest,
+            Some(_) if is_owed && is_new => News::Guest,
             None if is_new => News::Guest,
             Some(_) | None => News::Nothing,
         }

@@ -13,7 +13,7 @@ use trimtab_server::consensus::input::Input;
 use trimtab_server::consensus::membership::Membership;
 use trimtab_server::consensus::message;
 use trimtab_server::consensus::outside::Carrier;
-use trimtab_server::consensus::replica::is_of_leader;
+use trimtab_server::consensus::replica::is_for_all;
 
 use super::Host;
 use crate::packet::{Node, Packet, Request};
@@ -51,12 +51,12 @@ impl Carrier for Outgoing {
 
 impl Outgoing {
     /// As `Peers::meet`.
-    fn meet(&mut self, id: u64, disk: u64, leads: bool) {
+    fn meet(&mut self, id: u64, disk: u64, is_owed: bool) {
         match self.members.get(&id) {
             Some(known) if *known == disk => {
                 self.guests.remove(&id);
             }
-            Some(_) if !leads => {}
+            Some(_) if !is_owed => {}
             Some(_) | None => {
                 self.guests.insert(id, disk);
             }
@@ -85,9 +85,9 @@ impl Host {
             Some(known) if unchecked => known.disk_id,
             Some(_) | None => {
                 let is_new = message.term >= self.replica().term();
-                let leads = is_new && is_of_leader(message.get_msg_type());
+                let is_owed = is_new && !self.leads() && is_for_all(message.get_msg_type());
                 let carrier = &mut self.engine.parts().carrier;
-                carrier.meet(message.from, from_disk, leads);
+                carrier.meet(message.from, from_disk, is_owed);
                 from_disk
             }
         };

@@ -1,6 +1,6 @@
 //! How a replica answers: proposals and reads through the engine, renewals by the leader, views on watch streams.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ use trimtab_server::consensus::error::{FatalError, ProposeError};
 use trimtab_server::consensus::input::{Answer, Input};
 use trimtab_server::consensus::membership::cluster_id;
 use trimtab_server::grpc::watching::Watching;
-use trimtab_server::observation::{Heard, Observation};
+use trimtab_server::observation::{Heard, Observation, Receipts};
 
 use super::Host;
 use crate::packet::{Call, Confirmed, Node, Observed, Packet, Reply, Request, RouteRead, Tally};
@@ -53,6 +53,7 @@ pub(super) struct Gathering {
     members: Vec<(u64, u64)>,
     waits_for: BTreeSet<u64>,
     observation: Observation,
+    is_behind: bool,
 }
 
 impl Host {
@@ -371,6 +372,7 @@ impl Host {
             self.done.out.call(me, *other, number, request);
         }
         let own = self.observe(&services);
+        let left = self.note_departures();
         let members = self.engine.replica().membership().iter();
         self.gathering.insert(
             number,
@@ -382,10 +384,21 @@ impl Host {
                 since: self.now,
                 members: members.map(|(id, it)| (id, it.disk_id)).collect(),
                 waits_for,
-                observation: Observation::default(),
+                is_behind: self.engine.replica().applied() < revision,
+                observation: Observation {
+                    left,
+                    ..Observation::default()
+                },
             },
         );
         self.observed(number, own);
+    }
+
+    /// As `keep_contact` and gathering do it.
+    pub(super) fn note_departures(&mut self) -> BTreeMap<u64, Duration> {
+        let others = self.others().into_iter().collect();
+        let now = self.uptime();
+        self.departures.note(now, others)
     }
 
     /// Another replica told of its watchers.
@@ -421,7 +434,10 @@ impl Host {
         for silent in &gathering.waits_for {
             observation.unreachable.insert(*silent, Duration::ZERO);
         }
-        let receipts = observation.receipts(&gathering.services, gathering.revision);
+        let receipts = Receipts {
+            is_behind: gathering.is_behind,
+            ..observation.receipts(&gathering.services, gathering.revision)
+        };
         let tally = Tally {
             since: gathering.since,
             members: gathering.members,

@@ -121,6 +121,10 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
 
     pub(super) fn report_role(&mut self) {
         let status = self.status();
+        // Whom it answered elsewhere meanwhile is answered by the log now.
+        if status.role == Role::Leader {
+            self.parts.carrier.follow(self.replica.membership());
+        }
         // A proposal made under an earlier leadership may yet be committed by
         // the next leader, but this replica cannot wait for it to tell.
         if status.role != Role::Leader {

@@ -9,7 +9,7 @@ use trimtab_proto::internal::v1::{Message, RaftRequest};
 use super::super::error::DeliverError;
 use super::super::input::Input;
 use super::super::message::{MessageError, from_wire};
-use super::super::replica::is_of_leader;
+use super::super::replica::is_for_all;
 use super::{Handle, RETRY_PAUSE};
 use crate::peers::{Contact, protocol};
 
@@ -77,14 +77,18 @@ impl Handle {
             .map(|message| self.convert(from, message))
             .collect::<Result<Vec<_>, _>>()?;
         let count = messages.len() as u64;
-        // Not whoever led before: its id may be another's by now.
-        let term = self.inner.status.borrow().term;
-        let leads = (messages.iter()).any(|it| is_of_leader(it.get_msg_type()) && it.term >= term);
+        // A leader knows the members. To others, whoever speaks in the present
+        // term gets answers, though they know its id by another disk.
+        let (term, leads) = {
+            let status = self.inner.status.borrow();
+            (status.term, status.is_leader())
+        };
+        let is_new = (messages.iter()).any(|it| is_for_all(it.get_msg_type()) && it.term >= term);
         let contact = Contact {
             address: request.from_address,
             disk_id: request.from_disk,
         };
-        self.inner.peers.meet(from, contact, leads);
+        self.inner.peers.meet(from, contact, is_new && !leads);
         let input = Input::Step {
             from_disk: request.from_disk,
             messages,

@@ -341,6 +341,30 @@ fn a_replica_that_was_away_follows_a_leader_that_took_anothers_place_and_id() {
 }
 
 #[test]
+fn a_replica_that_was_away_votes_for_one_that_took_anothers_place_and_id() {
+    let mut cluster = Cluster::new(3, 1_000, 100);
+    cluster.elect(1);
+    cluster.isolate(3);
+    // Replica 2 comes back on another disk while 3 is away; then 1 is lost.
+    // With 2 and 3 there is a majority, and 2 alone can lead it.
+    cluster.join(4, 14);
+    cluster.change(1, &add(4, 14));
+    cluster.change(1, &replace(2, 4));
+    cluster.join(2, 22);
+    cluster.isolate(3);
+    cluster.change(1, &add(2, 22));
+    cluster.change(1, &replace(4, 2));
+    cluster.heal();
+    cluster.isolate(1);
+    cluster.isolate(4);
+    let leader = cluster.tick_until_led_by(&[2, 3]);
+    assert_eq!(leader, 2);
+    cluster.propose_all(2, 1..=1);
+    cluster.tick(5);
+    assert_eq!(cluster.instances(3), 1);
+}
+
+#[test]
 fn whoever_is_alone_after_a_removal_knows_it_before_the_removed_one_does() {
     let mut cluster = Cluster::new(2, 1_000, 100);
     cluster.elect(1);
