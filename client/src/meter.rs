@@ -17,16 +17,17 @@ use crate::outlier::Reason;
 /// Calls to one group.
 #[derive(Debug)]
 pub(crate) struct GroupMeter {
-    answered: Counter,
-    failed: Counter,
-    declined: Counter,
-    abandoned: Counter,
+    calls: Endings,
     seconds: Histogram,
 }
 
 /// Calls to one instance, where the program asked for it.
 #[derive(Debug, Clone)]
-pub(crate) struct InstanceMeter {
+pub(crate) struct InstanceMeter(Endings);
+
+/// Calls by how they ended.
+#[derive(Debug, Clone)]
+struct Endings {
     answered: Counter,
     failed: Counter,
     declined: Counter,
@@ -73,31 +74,17 @@ pub(crate) struct Standings {
 impl GroupMeter {
     pub(crate) fn of(service: &Arc<str>, group: &Arc<str>) -> Self {
         let labels = labels(service, group);
-        let ended = |outcome| {
-            counter!(
-                "trimtab_client_calls_total",
-                and(&labels, "outcome", outcome)
-            )
-        };
         Self {
-            answered: ended("answered"),
-            failed: ended("failed"),
-            declined: ended("declined"),
-            abandoned: ended("abandoned"),
-            seconds: histogram!("trimtab_client_call_seconds", labels.clone()),
+            calls: Endings::of("trimtab_client_calls_total", &labels),
+            seconds: histogram!("trimtab_client_call_seconds", labels),
         }
     }
 
     pub(crate) fn ended(&self, outcome: Outcome, latency: Duration) {
-        let counter = match outcome {
-            Outcome::Answered => &self.answered,
-            Outcome::Failed | Outcome::Lost => &self.failed,
-            Outcome::Declined => &self.declined,
-            Outcome::Abandoned => &self.abandoned,
-            Outcome::Unsent => return,
-        };
-        counter.increment(1);
-        self.seconds.record(latency);
+        if outcome != Outcome::Unsent {
+            self.calls.count(outcome);
+            self.seconds.record(latency);
+        }
     }
 }
 
@@ -106,10 +93,19 @@ impl GroupMeter {
 impl InstanceMeter {
     pub(crate) fn of(service: &Arc<str>, group: &Arc<str>, instance: &Arc<str>) -> Self {
         let labels = and(&labels(service, group), "instance", Arc::clone(instance));
-        let ended = |outcome| {
-            let labels = and(&labels, "outcome", outcome);
-            counter!("trimtab_client_instance_calls_total", labels)
-        };
+        Self(Endings::of("trimtab_client_instance_calls_total", &labels))
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.0.count(outcome);
+    }
+}
+
+// === impl Endings ===
+
+impl Endings {
+    fn of(name: &'static str, labels: &[Label]) -> Self {
+        let ended = |outcome| counter!(name, and(labels, "outcome", outcome));
         Self {
             answered: ended("answered"),
             failed: ended("failed"),
@@ -118,7 +114,7 @@ impl InstanceMeter {
         }
     }
 
-    pub(crate) fn ended(&self, outcome: Outcome) {
+    fn count(&self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Answered => &self.answered,
             Outcome::Failed | Outcome::Lost => &self.failed,
