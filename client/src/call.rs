@@ -318,14 +318,16 @@ impl Call {
         self.due = None;
         let waited_for = self.attempts.endpoints().cloned();
         self.tried.extend(waited_for);
-        let ticket = self.tried.last().map(|last| Ticket::again(last));
+        let doubts_group = self.begun + 1 >= ATTEMPTS_MAX;
+        let last = self.tried.last();
+        let ticket = last.map(|last| Ticket::again(last, doubts_group));
         if self.attempts.is_empty() {
             // What was told before is more to the point than that nobody is
             // connected now.
             let (tried, affinity) = (&self.tried, &self.affinity);
             let pick = self.pool.pick(ticket, tried, affinity, self.patience());
             if let Ok(ongoing) = pick.await {
-                self.begin(ongoing);
+                self.begin_again(ongoing);
             }
             return;
         }
@@ -337,10 +339,19 @@ impl Call {
             return;
         };
         if self.paid || self.may_pay(ongoing.started(), &self.pool.meter().waiting) {
-            self.begin(ongoing);
+            self.begin_again(ongoing);
         } else {
             ongoing.end(Outcome::Unsent);
         }
+    }
+
+    /// Not the first attempt.
+    fn begin_again(&mut self, ongoing: Ongoing) {
+        let group = &ongoing.endpoint().group;
+        if let Some(last) = self.tried.last().filter(|last| last.group != *group) {
+            self.pool.meter().elsewhere(&last.group);
+        }
+        self.begin(ongoing);
     }
 
     fn out_of_time(&mut self) -> Error {

@@ -10,6 +10,12 @@ use crate::shares::TOTAL_MAX;
 use crate::view::GroupState;
 use crate::vitals::Vitals;
 
+/// One divided by the part of a group's connected capacity below which its
+/// preferred instances are not left alone with its calls: a half, as the panic
+/// threshold of Envoy. Nobody gets more than twice its calls for it that others
+/// are doubted.
+const PANIC_BELOW: u64 = 2;
+
 /// What is known of the connection to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,8 +60,8 @@ pub(crate) struct Coverage {
     pub(crate) level: Level,
     /// Weighted groups without a connected instance, whose share others take.
     pub(crate) uncovered: Vec<Arc<str>>,
-    /// Groups that carry calls and have so many instances ejected that the
-    /// ejected take calls as well.
+    /// Groups that carry calls and have so many instances ejected or SUSPECT
+    /// that these take calls as well.
     pub(crate) in_panic: Vec<Arc<str>>,
 }
 
@@ -157,26 +163,25 @@ impl<T> CandidateGroup<T> {
         }
     }
 
-    /// More than half of what is READY and connected is ejected: so many
-    /// cannot be outliers, and the rest would not stand all the calls.
+    /// There are instances to prefer, and they have less than half of the
+    /// capacity that is connected: the rest is called as well, as they would
+    /// not stand all the calls, and so many are no exceptions.
     pub(crate) fn is_in_panic(&self) -> bool {
-        let connected = self.candidates.iter().filter(|c| c.is_sound());
-        let (all, ejected) = connected.fold((0_usize, 0_usize), |(all, ejected), c| {
-            (all + 1, ejected + usize::from(c.ejected))
-        });
-        ejected * 2 > all
+        let connected = || self.candidates.iter().filter(|c| c.link == LinkState::Up);
+        let all: u64 = connected().map(Candidate::weight).sum();
+        let preferred = connected().filter(|c| c.is_preferred());
+        let preferred: u64 = preferred.map(Candidate::weight).sum();
+        connected().any(|c| c.ready) && preferred * PANIC_BELOW < all
     }
 
     /// Those who take the group's calls now, with their positions among all:
-    /// the first of these that there are any of: READY and not ejected; READY;
-    /// SUSPECT.
+    /// of the connected ones those that are READY and not ejected, if these
+    /// are enough; all, if not.
     pub(crate) fn into_members(self) -> Vec<(usize, Candidate<T>)> {
         let in_panic = self.is_in_panic();
-        let any_sound = self.candidates.iter().any(Candidate::is_sound);
-        let takes_calls = |c: &Candidate<T>| match any_sound {
-            true => c.is_sound() && (in_panic || !c.ejected),
-            false => c.link == LinkState::Up,
-        };
+        let any_ready = self.candidates.iter().any(Candidate::is_sound);
+        let all = in_panic || !any_ready;
+        let takes_calls = |c: &Candidate<T>| c.link == LinkState::Up && (all || c.is_preferred());
         let candidates = self.candidates.into_iter().enumerate();
         candidates.filter(|(_, c)| takes_calls(c)).collect()
     }
@@ -199,6 +204,15 @@ impl<T> Candidate<T> {
     /// READY and connected.
     fn is_sound(&self) -> bool {
         self.ready && self.link == LinkState::Up
+    }
+
+    /// Nobody doubts it.
+    fn is_preferred(&self) -> bool {
+        self.is_sound() && !self.ejected
+    }
+
+    fn weight(&self) -> u64 {
+        u64::from(self.capacity.max(1))
     }
 }
 

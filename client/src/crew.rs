@@ -123,22 +123,19 @@ impl<T> Crew<T> {
         &self.name
     }
 
-    /// One that is connected, and is not to be avoided while there is another.
+    /// One that is connected and suits, if there is any.
     pub(crate) fn choose(
         &self,
         key: Option<&StickyKey>,
-        avoid: impl Fn(&T) -> bool,
+        suits: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
-        let suits = |member: &Member<T>| member.vitals.is_connected() && !avoid(&member.target);
+        let suits = |member: &Member<T>| member.vitals.is_connected() && suits(&member.target);
         let best = match (&self.keyed, key) {
             (Some(keyed), Some(key)) => self.by_key(keyed, key, suits),
             _ => self.by_zone(suits, rng),
         };
-        let best = best.or_else(|| {
-            self.first_that(suits, rng)
-                .or_else(|| self.first_that(|member| member.vitals.is_connected(), rng))
-        })?;
+        let best = best.or_else(|| self.first_that(suits, rng))?;
         Some(&best.target)
     }
 

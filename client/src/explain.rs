@@ -57,7 +57,7 @@ pub enum Note {
     Unreachable,
     /// It is on its way up to its share.
     WarmingUp,
-    /// So many are ejected that the ejected take calls as well.
+    /// So many are ejected or SUSPECT that these take calls as well.
     Panic,
     /// None of its instances is READY and connected, so the SUSPECT take
     /// calls.
@@ -83,6 +83,9 @@ pub struct InstanceExplanation {
     pub connection: Option<LinkState>,
     /// Left out by this process for failing calls.
     pub ejected: bool,
+    /// Calls of this process that failed there since the last that did not. An
+    /// instance that its group has no other for is not ejected for it.
+    pub failed_in_a_row: u32,
     /// Calls it has from this process.
     pub in_flight: u32,
     /// What its next answer is expected to take.
@@ -152,6 +155,7 @@ pub(crate) fn explain<L: Connection>(
                 capacity: instance.capacity,
                 connection: endpoint.map(|it| it.link.state()),
                 ejected: endpoint.is_some_and(|it| it.link.is_ejected()),
+                failed_in_a_row: endpoint.map_or(0, |it| it.link.record().failures_in_a_row()),
                 in_flight: vitals.map_or(0, |vitals| vitals.in_flight()),
                 latency: vitals.and_then(|vitals| vitals.latency(moment)),
                 verdict: verdict(instance, endpoint, position.is_some(), &roles),
@@ -271,18 +275,19 @@ impl fmt::Display for Explanation {
 }
 
 fn write_table(f: &mut fmt::Formatter<'_>, instances: &[InstanceExplanation]) -> fmt::Result {
-    const HEAD: [&str; 9] = [
+    const HEAD: [&str; 10] = [
         "INSTANCE",
         "ADDRESS",
         "ZONE",
         "STATUS",
         "CAPACITY",
         "CONNECTION",
+        "FAILURES",
         "IN FLIGHT",
         "LATENCY",
         "VERDICT",
     ];
-    let rows: Vec<[String; 9]> = instances.iter().map(InstanceExplanation::row).collect();
+    let rows: Vec<[String; 10]> = instances.iter().map(InstanceExplanation::row).collect();
     if rows.is_empty() {
         return write!(f, "\n  no instance");
     }
@@ -303,7 +308,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, instances: &[InstanceExplanation]) ->
 }
 
 impl InstanceExplanation {
-    fn row(&self) -> [String; 9] {
+    fn row(&self) -> [String; 10] {
         let dash = || "-".to_owned();
         let shown = |text: &str| {
             if text.is_empty() {
@@ -319,6 +324,7 @@ impl InstanceExplanation {
             self.status.to_owned(),
             self.capacity.to_string(),
             self.connection.map_or_else(dash, |state| state.to_string()),
+            self.failed_in_a_row.to_string(),
             self.in_flight.to_string(),
             self.latency
                 .map_or_else(dash, |latency| format!("{latency:.1?}")),
@@ -332,7 +338,9 @@ impl fmt::Display for Note {
         f.pad(match self {
             Self::Unreachable => "cannot be reached, others take its share",
             Self::WarmingUp => "warming up",
-            Self::Panic => "too many are ejected, so the ejected take calls too",
+            Self::Panic => {
+                "less than half is READY and not ejected, so all that are connected take calls"
+            }
             Self::SuspectsOnly => "nobody is READY and connected, so the SUSPECT take calls",
             Self::TakesOver => "takes what another group cannot",
         })

@@ -37,6 +37,7 @@ struct Endings {
 /// Calls to one service that did not go straight.
 #[derive(Debug)]
 pub(crate) struct RepeatMeter {
+    service: Arc<str>,
     /// Sent again, as the first instance has not seen it.
     pub(crate) unsent: Counter,
     /// Sent again, after a failure.
@@ -138,12 +139,19 @@ impl RepeatMeter {
             )
         };
         Self {
+            service: Arc::clone(service),
             unsent: repeats("unsent"),
             failed: repeats("failed"),
             waiting: repeats("waiting"),
             refused: counter!("trimtab_client_repeats_refused_total", labels.clone()),
             no_instance: counter!("trimtab_client_no_instance_total", labels.clone()),
         }
+    }
+
+    /// Sent again, to another group than this one.
+    pub(crate) fn elsewhere(&self, group: &Arc<str>) {
+        let labels = labels(&self.service, group);
+        counter!("trimtab_client_repeats_elsewhere_total", labels).increment(1);
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
 use crate::buckets::Buckets;
@@ -182,8 +182,14 @@ impl<T> Picker<T> {
 
     /// The part of calls that a group gets.
     pub(crate) fn share(&self, group: &str) -> f64 {
-        let position = self.position(group).zip(self.schedule.as_ref());
-        position.map_or(0.0, |(position, schedule)| schedule.share(position))
+        let position = self.position(group);
+        position.map_or(0.0, |position| self.share_of(position))
+    }
+
+    /// The same by position.
+    pub(crate) fn share_of(&self, group: usize) -> f64 {
+        let schedule = self.schedule.as_ref();
+        schedule.map_or(0.0, |schedule| schedule.share(group))
     }
 
     /// Those of a group who take its calls, and what each does.
@@ -196,18 +202,41 @@ impl<T> Picker<T> {
         self.crews.iter().position(|crew| **crew.name() == *group)
     }
 
-    /// An instance of a group. `None` while none of the group is connected.
+    /// An instance of a group that is connected and suits. `None` while there
+    /// is none.
     ///
-    /// `key` is whom the call is for; `avoid` is not chosen while there is
-    /// another.
+    /// `key` is whom the call is for.
     pub(crate) fn choose(
         &self,
         group: usize,
         key: Option<&StickyKey>,
-        avoid: impl Fn(&T) -> bool,
+        suits: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
-        self.crews.get(group)?.choose(key, avoid, rng)
+        self.crews.get(group)?.choose(key, suits, rng)
+    }
+
+    /// The same of the groups that carry calls but for one; of those that have
+    /// an instance that suits, each with the chance that its share gives it.
+    pub(crate) fn choose_elsewhere(
+        &self,
+        but_for: Option<usize>,
+        key: Option<&StickyKey>,
+        suits: impl Fn(&T) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&T> {
+        let others = (0..self.crews.len()).filter(|group| Some(*group) != but_for);
+        let (mut chosen, mut whole) = (None, 0.0);
+        for group in others {
+            if let Some(suitable) = self.choose(group, key, &suits, rng) {
+                let share = self.share_of(group);
+                whole += share;
+                if rng.random::<f64>() * whole <= share {
+                    chosen = Some(suitable);
+                }
+            }
+        }
+        chosen
     }
 }
 

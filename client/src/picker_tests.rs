@@ -105,7 +105,7 @@ fn a_group_that_is_still_being_connected_keeps_its_share_and_is_waited_for() {
     let mut waited = 0;
     for _ in 0..1_000 {
         let group = picker.draw().unwrap();
-        waited += usize::from(picker.choose(group, None, |_| false, &mut rng()).is_none());
+        waited += usize::from(picker.choose(group, None, |_| true, &mut rng()).is_none());
     }
     assert_eq!(waited, 900);
     assert!(picker.coverage().uncovered.is_empty());
@@ -121,7 +121,7 @@ fn suspects_are_called_only_while_no_ready_instance_of_the_group_is_connected() 
     let number = |picker: &Picker<Fake>| {
         let group = picker.draw().unwrap();
         picker
-            .choose(group, None, |_| false, &mut rng())
+            .choose(group, None, |_| true, &mut rng())
             .unwrap()
             .number
     };
@@ -145,23 +145,38 @@ fn a_connection_lost_since_the_picker_was_built_is_passed_over() {
     }
     assert_eq!(counts(&picker, 100), BTreeMap::from([("v1", 100)]));
     vitals[4].went(Down);
-    assert!(picker.choose(0, None, |_| false, &mut rng()).is_none());
+    assert!(picker.choose(0, None, |_| true, &mut rng()).is_none());
 }
 
 #[test]
-fn a_repeated_call_avoids_where_it_failed_while_there_is_another() {
+fn only_who_suits_is_chosen() {
     let two = build(vec![group("v1", Active, 10_000, &[Up, Up])]);
     let mut rng = rng();
     for _ in 0..100 {
-        assert_eq!(
-            two.choose(0, None, |t| t.number == 0, &mut rng)
-                .unwrap()
-                .number,
-            1
-        );
+        let second = two.choose(0, None, |t| t.number != 0, &mut rng);
+        assert_eq!(second.unwrap().number, 1);
     }
     let one = build(vec![group("v1", Active, 10_000, &[Up])]);
-    assert!(one.choose(0, None, |t| t.number == 0, &mut rng).is_some());
+    assert!(one.choose(0, None, |t| t.number != 0, &mut rng).is_none());
+}
+
+#[test]
+fn elsewhere_is_by_the_shares_of_those_who_suit() {
+    let picker = build(vec![
+        group("v1", Active, 5_000, &[Up]),
+        group("v2", Active, 3_000, &[Up; 9]),
+        group("v3", Active, 1_000, &[Up]),
+        group("v4", Active, 1_000, &[Up]),
+        group("v5", Standby, 0, &[Up]),
+    ]);
+    let mut rng = rng();
+    let mut counts = BTreeMap::<&str, u32>::new();
+    for _ in 0..10_000 {
+        let elsewhere = picker.choose_elsewhere(Some(0), None, |t| t.group != "v3", &mut rng);
+        *counts.entry(elsewhere.unwrap().group).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    assert!((7_300..7_700).contains(&counts["v2"]), "{counts:?}");
 }
 
 #[test]
@@ -173,7 +188,7 @@ fn calls_follow_capacity_and_avoid_the_busy() {
     let mut counts = [0_u32; 3];
     for _ in 0..40_000 {
         // Each call lasts: the load it leaves is what the next pick sees.
-        let target = picker.choose(0, None, |_| false, &mut rng).unwrap();
+        let target = picker.choose(0, None, |_| true, &mut rng).unwrap();
         counts[target.number] += 1;
         target.vitals.call_begins();
     }
@@ -261,7 +276,7 @@ proptest! {
                 prop_assert_eq!(expected, Level::Nothing);
                 break;
             };
-            if let Some(target) = picker.choose(group, None, |_| false, &mut rng()) {
+            if let Some(target) = picker.choose(group, None, |_| true, &mut rng()) {
                 prop_assert!(target.vitals.is_connected());
                 prop_assert_eq!(levels[target.group], expected);
             }

@@ -75,7 +75,7 @@ fn one_percent_under_endpoint_churn() {
         let picker = build_with(groups, false, &mut continuity, &mut rng);
         for _ in 0..3 {
             let drawn = picker.draw().unwrap();
-            let target = picker.choose(drawn, None, |_| false, &mut rng).unwrap();
+            let target = picker.choose(drawn, None, |_| true, &mut rng).unwrap();
             canary += u32::from(target.group == "v2");
         }
         let due = (round * 3) as f64 * 0.01;
@@ -150,7 +150,7 @@ fn a_dead_endpoint_that_is_reported_ready() {
     breaks.went(Down);
     let mut rng = rng();
     for _ in 0..1_000 {
-        let target = picker.choose(0, None, |_| false, &mut rng).unwrap();
+        let target = picker.choose(0, None, |_| true, &mut rng).unwrap();
         assert_eq!(target.number, 2);
     }
 }
@@ -172,7 +172,7 @@ fn a_balancer_that_sends_a_new_instance_everything() {
             let mut to_new = 0;
             let calls = instances * 10;
             for _ in 0..calls {
-                let target = picker.choose(0, None, |_| false, &mut rng).unwrap();
+                let target = picker.choose(0, None, |_| true, &mut rng).unwrap();
                 to_new += usize::from(target.number == instances - 1);
             }
             let most = match balancing {

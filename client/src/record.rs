@@ -83,10 +83,14 @@ impl Record {
         self.answered.swap(0, Ordering::Relaxed)
     }
 
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row.load(Ordering::Relaxed)
+    }
+
     /// The length of the run of failures, if it is too long.
     pub(crate) fn run(&self) -> Option<u32> {
         let limit = self.run_limit.load(Ordering::Relaxed);
-        let run = self.failures_in_a_row.load(Ordering::Relaxed);
+        let run = self.failures_in_a_row();
         (limit > 0 && run >= limit).then_some(run)
     }
 

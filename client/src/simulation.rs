@@ -365,7 +365,7 @@ impl Caller {
         }
         endpoint.load.ended(now, latency, failed);
         if failed {
-            turn.ticket = Some(Ticket::again(&endpoint));
+            turn.ticket = Some(Ticket::again(&endpoint, !turn.tried.is_empty()));
             turn.tried.push(endpoint);
         }
     }

@@ -46,6 +46,14 @@ struct Carrying {
     instances: Vec<String>,
 }
 
+/// Whoever may take calls of a group, if connected.
+struct Member {
+    id: String,
+    is_ready: bool,
+    state: LinkState,
+    capacity: u64,
+}
+
 /// Picks in a row by the same shares.
 #[derive(Debug)]
 struct Run {
@@ -310,26 +318,40 @@ fn carrying(
     service: usize,
 ) -> Option<Carrying> {
     let of_view = view.into_iter().flat_map(|view| view.instances.iter());
-    let mut members: Vec<(String, bool, LinkState)> = of_view
+    let mut members: Vec<Member> = of_view
         .filter(|it| it.group() == group)
         .filter(|it| matches!(it.status(), Status::Ready | Status::Suspect))
         .filter_map(|it| {
-            let state = caller.state_of(service, it.spec.address.as_ref())?;
-            Some((it.id().to_string(), it.status() == Status::Ready, state))
+            Some(Member {
+                id: it.id().to_string(),
+                is_ready: it.status() == Status::Ready,
+                state: caller.state_of(service, it.spec.address.as_ref())?,
+                capacity: u64::from(u32::from(it.spec.capacity)),
+            })
         })
         .collect();
     let held = held.iter().filter(|(_, it)| it.group == *group);
-    members.extend(held.map(|(id, _)| (id.clone(), false, LinkState::Up)));
-    let is_connected = |(_, _, state): &&(String, bool, LinkState)| *state == LinkState::Up;
-    let connected: Vec<_> = members.iter().filter(is_connected).collect();
-    if connected.is_empty() && members.iter().all(|(.., state)| *state == LinkState::Down) {
+    members.extend(held.map(|(id, it)| Member {
+        id: id.clone(),
+        is_ready: false,
+        state: LinkState::Up,
+        capacity: it.capacity,
+    }));
+    let is_connected = |member: &&Member| member.state == LinkState::Up;
+    let connected: Vec<&Member> = members.iter().filter(is_connected).collect();
+    if connected.is_empty() && members.iter().all(|it| it.state == LinkState::Down) {
         return None;
     }
-    let any_ready = connected.iter().any(|(_, is_ready, _)| *is_ready);
+    let capacity = |only_ready: bool| -> u64 {
+        let suits = connected.iter().filter(|it| it.is_ready || !only_ready);
+        suits.map(|it| it.capacity).sum()
+    };
+    let any_ready = connected.iter().any(|it| it.is_ready);
+    let ready_are_enough = any_ready && 2 * capacity(true) >= capacity(false);
     let instances = connected
         .iter()
-        .filter(|(_, is_ready, _)| *is_ready == any_ready)
-        .map(|(id, ..)| id.clone())
+        .filter(|it| it.is_ready || !ready_are_enough)
+        .map(|it| it.id.clone())
         .collect();
     Some(Carrying {
         weight: weight(view, group),

@@ -21,6 +21,7 @@ pub(crate) type Missed = BTreeMap<String, Holding>;
 pub(crate) struct Holding {
     pub(crate) group: GroupName,
     pub(crate) address: String,
+    pub(crate) capacity: u64,
     until: u64,
 }
 
@@ -88,6 +89,7 @@ impl World {
                 let holding = Holding {
                     group: it.group().clone(),
                     address: it.spec.address.to_string(),
+                    capacity: u64::from(u32::from(it.spec.capacity)),
                     until: self.now + HELD_FOR,
                 };
                 (it.id().to_string(), holding)

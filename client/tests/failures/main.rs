@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod canary;
 mod connections;
 mod deadlines;
 mod instance;
