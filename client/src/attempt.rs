@@ -148,6 +148,19 @@ impl Attempts {
         Some(endpoint)
     }
 
+    /// When the newest began.
+    pub(crate) fn newest(&self) -> Option<Instant> {
+        let under_way = self.under_way.iter().flatten();
+        under_way.map(|attempt| attempt.ongoing.started()).max()
+    }
+
+    /// Nobody waits for them any more.
+    pub(crate) fn give_up(&mut self) {
+        for Attempt { ongoing, .. } in self.under_way.iter_mut().filter_map(Option::take) {
+            ongoing.end(Outcome::GivenUp);
+        }
+    }
+
     /// Who has not answered yet.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         let under_way = self.under_way.iter().flatten();

@@ -20,6 +20,7 @@ use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::outcome::{blames_instance, decided_by_head, is_grpc};
+use crate::patience::SILENCE;
 use crate::pool::Pool;
 use crate::replay::Replay;
 use crate::response_body::ResponseBody;
@@ -251,19 +252,38 @@ impl Call {
     }
 
     /// When this attempt has kept the caller waiting for so long that another
-    /// instance is to be asked as well: after its part of the time there is,
-    /// which leaves as much to each attempt that may follow.
+    /// instance is to be asked as well.
     fn enough_of(&self, ongoing: &Ongoing) -> Option<Instant> {
         if !self.options.idempotent || self.begun >= ATTEMPTS_MAX {
             return None;
         }
-        let now = ongoing.started();
+        let silence = self.options.attempt_timeout.unwrap_or(SILENCE);
+        self.enough_after(ongoing.started(), silence)
+    }
+
+    /// The same by when the newest attempt began: after its part of the time
+    /// there is, which leaves as much to each attempt that may follow, and
+    /// after this silence at the latest.
+    fn enough_after(&self, began: Instant, silence: Duration) -> Option<Instant> {
         let parts = u32::try_from(ATTEMPTS_MAX - self.begun + 1).unwrap_or(1);
         let part = self
             .limit
-            .map(|limit| limit.end.saturating_duration_since(now) / parts);
-        let enough = part.into_iter().chain(self.options.attempt_timeout).min()?;
-        now.checked_add(enough)
+            .map(|limit| limit.end.saturating_duration_since(began) / parts);
+        began.checked_add(part.map_or(silence, |part| part.min(silence)))
+    }
+
+    /// Where the caller did not say how long to wait for one instance: waits on
+    /// while others take as long.
+    fn is_usual(&mut self) -> bool {
+        let Some(began) = self.attempts.newest() else {
+            return false;
+        };
+        if self.options.attempt_timeout.is_some() {
+            return false;
+        }
+        let enough = self.enough_after(began, self.pool.silence(&self.tried));
+        self.due = enough.filter(|enough| *enough > Instant::now());
+        self.due.is_some()
     }
 
     /// An attempt came to nothing.
@@ -316,8 +336,11 @@ impl Call {
     /// failed, or beside one that keeps the caller waiting.
     async fn begin_another(&mut self) {
         self.due = None;
-        let waited_for = self.attempts.endpoints().cloned();
-        self.tried.extend(waited_for);
+        for endpoint in self.attempts.endpoints() {
+            if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)) {
+                self.tried.push(Arc::clone(endpoint));
+            }
+        }
         let doubts_group = self.begun + 1 >= ATTEMPTS_MAX;
         let last = self.tried.last();
         let ticket = last.map(|last| Ticket::again(last, doubts_group));
@@ -331,7 +354,7 @@ impl Call {
             }
             return;
         }
-        if !self.paid && !self.body.is_complete() {
+        if !self.paid && (!self.body.is_complete() || self.is_usual()) {
             return;
         }
         let (tried, affinity) = (&self.tried, &self.affinity);
@@ -391,7 +414,7 @@ impl Call {
             revision: ongoing.revision(),
         });
         let grpc = is_grpc(&head.headers);
-        let decided = decided_by_head(&head, grpc, incoming.is_end_stream());
+        let decided = decided_by_head(&head, grpc, incoming.is_end_stream(), self.limit);
         if matches!(decided, None | Some(Outcome::Answered)) {
             ongoing.answered(Instant::now());
         }
@@ -408,6 +431,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        self.attempts.give_up();
         self.body.forget();
     }
 }

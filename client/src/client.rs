@@ -259,10 +259,10 @@ impl ServiceBuilder {
     }
 
     /// How long a call that may be repeated waits for one instance before
-    /// another is asked as well; the first to answer counts. Unless set, and
-    /// in any case not later than, a third of the time that the call has: for
-    /// ever, when it has no limit. Give calls a limit, or set this, so that
-    /// an instance that takes calls and never answers holds none up.
+    /// another is asked as well; the first to answer counts. Not later than a
+    /// third of the time that the call has, in any case. Unless set: 5 seconds,
+    /// or four times what other instances of the service take, if that is
+    /// longer.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.attempt_timeout = Some(timeout);
         self

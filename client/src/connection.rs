@@ -7,16 +7,17 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::uri::Authority;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::backoff::Backoff;
 use crate::coverage::LinkState;
 use crate::endpoint::{Connection, Outcome};
+use crate::fair_timer::{FairSleep, FairTimer};
 use crate::heard::Heard;
 use crate::record::Record;
 use crate::vitals::Vitals;
@@ -33,7 +34,8 @@ const RETRY_MOST: Duration = Duration::from_secs(3);
 /// the first wait again.
 const HELD_WELL: Duration = Duration::from_secs(1);
 
-/// A peer that answers no ping within this is gone, whatever TCP says.
+/// A peer that answers no ping within this is gone, whatever TCP says: of the
+/// time that this process had.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pings that find a peer which hangs.
@@ -135,6 +137,7 @@ impl Link {
             | Outcome::Lost
             | Outcome::Declined
             | Outcome::Abandoned
+            | Outcome::GivenUp
             | Outcome::Unsent => {}
         }
     }
@@ -152,9 +155,12 @@ impl Link {
             .acquire()
             .await
             .map_err(|e| e.to_string())?;
-        timeout(CONNECT_TIMEOUT, self.attempt(surroundings.protocol))
-            .await
-            .unwrap_or_else(|_| Err(format!("no connection within {CONNECT_TIMEOUT:.1?}")))
+        tokio::select! {
+            held = self.attempt(surroundings.protocol) => held,
+            () = FairSleep::after(CONNECT_TIMEOUT) => {
+                Err(format!("no connection within {CONNECT_TIMEOUT:.1?}"))
+            }
+        }
     }
 
     async fn attempt(&self, protocol: Protocol) -> Result<Held, String> {
@@ -170,7 +176,7 @@ impl Link {
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let (stream, heard) = Heard::on(stream);
         let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
+            .timer(FairTimer)
             .keep_alive_interval(ping_interval)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)

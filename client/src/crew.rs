@@ -22,6 +22,10 @@ const ZONE_PATIENCE: f32 = 4.0;
 /// picker that knows of it is on its way.
 const TURNS_PASSED_MAX: usize = 8;
 
+/// Of so many draws, each of two, the best takes a call that failed or waits:
+/// while half of a group hangs, one in a thousand such calls is misled again.
+const DRAWS_WITH_CARE: u32 = 5;
+
 /// Who sits where nobody does.
 const NOBODY: u16 = u16::MAX;
 
@@ -130,13 +134,41 @@ impl<T> Crew<T> {
         suits: impl Fn(&T) -> bool,
         rng: &mut impl Rng,
     ) -> Option<&T> {
+        Some(&self.member(key, &suits, rng)?.target)
+    }
+
+    /// The same with more care, for calls that failed or wait: where several
+    /// instances hang, one of two drawn may well be another of them.
+    pub(crate) fn choose_well(
+        &self,
+        key: Option<&StickyKey>,
+        suits: impl Fn(&T) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&T> {
+        let mut best = self.member(key, &suits, rng)?;
+        for _ in 1..DRAWS_WITH_CARE {
+            let other = self.member(key, &suits, rng)?;
+            let (cost_best, cost_other) = costs(best, other);
+            if cost_other < cost_best {
+                best = other;
+            }
+        }
+        Some(&best.target)
+    }
+
+    #[inline]
+    fn member(
+        &self,
+        key: Option<&StickyKey>,
+        suits: impl Fn(&T) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&Member<T>> {
         let suits = |member: &Member<T>| member.vitals.is_connected() && suits(&member.target);
         let best = match (&self.keyed, key) {
             (Some(keyed), Some(key)) => self.by_key(keyed, key, suits),
             _ => self.by_zone(suits, rng),
         };
-        let best = best.or_else(|| self.first_that(suits, rng))?;
-        Some(&best.target)
+        best.or_else(|| self.first_that(suits, rng))
     }
 
     fn by_key(

@@ -17,6 +17,9 @@ const AMOUNT_MAX: u128 = 99_999_999;
 /// header that the caller wrote.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
+/// Timers here and at an instance end the same time not quite together.
+const CLOCKS_APART: Duration = Duration::from_millis(10);
+
 /// Later than any call ends.
 const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
@@ -85,6 +88,12 @@ impl Limit {
             written: written == Some(after),
             begun: now,
         })
+    }
+
+    /// Whether the time is over, or so nearly that whoever measures it elsewhere
+    /// may think so.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.end.saturating_duration_since(Instant::now()) <= CLOCKS_APART
     }
 
     /// Has the headers of an attempt that begins now say what is left.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,6 +11,7 @@ use crate::coverage::LinkState;
 use crate::latency::Moment;
 use crate::load::GroupLoad;
 use crate::meter::InstanceMeter;
+use crate::patience::was_let_down;
 use crate::record::{Record, Standing};
 use crate::sticky::Bucket;
 use crate::view::InstanceStatus;
@@ -66,8 +68,10 @@ pub(crate) enum Outcome {
     /// An answer that says that there were too many calls: an error, but no
     /// word on how the instance is.
     Declined,
-    /// The caller lost interest, or did not say.
+    /// The caller did not say, or heard from another first.
     Abandoned,
+    /// The caller lost interest while it waited for an answer.
+    GivenUp,
     /// It never left: counted nowhere.
     Unsent,
 }
@@ -140,6 +144,19 @@ impl Ongoing {
     pub(crate) fn end(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
+
+    /// What it says of the instance that it ended so after so long.
+    fn outcome_after(&self, waited: Duration) -> Outcome {
+        if self.outcome != Outcome::GivenUp || self.was_answered {
+            return self.outcome;
+        }
+        let link = &self.endpoint.link;
+        let fails_already = link.record().failures_in_a_row() > 0;
+        match was_let_down(waited, link.vitals().last_latency(), fails_already) {
+            true => Outcome::Failed,
+            false => Outcome::GivenUp,
+        }
+    }
 }
 
 impl Drop for Ongoing {
@@ -150,14 +167,16 @@ impl Drop for Ongoing {
             let now = Instant::now();
             let latency = now.saturating_duration_since(self.terms.started);
             let moment = self.terms.moment.after(latency);
-            self.endpoint.link.note(self.outcome);
+            self.endpoint.link.note(self.outcome_after(latency));
             match self.outcome {
                 _ if self.was_answered => {}
                 Outcome::Answered => vitals.answered(moment, latency),
                 Outcome::Failed | Outcome::Lost | Outcome::Declined => {
                     vitals.failed(moment, latency);
                 }
-                Outcome::Abandoned | Outcome::Unsent => vitals.waited_for(moment, latency),
+                Outcome::Abandoned | Outcome::GivenUp | Outcome::Unsent => {
+                    vitals.waited_for(moment, latency);
+                }
             }
             let failed = matches!(
                 self.outcome,

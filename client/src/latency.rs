@@ -88,6 +88,12 @@ impl Latency {
         nanoseconds * kept_after(now.milliseconds_since(seen))
     }
 
+    /// Nanoseconds, as of when the last value came; 0 while nothing is known.
+    pub(crate) fn unfaded(&self) -> f32 {
+        let (_, nanoseconds) = unpack(self.word.load(Ordering::Relaxed));
+        nanoseconds
+    }
+
     /// An answer took so long.
     pub(crate) fn answered(&self, now: Moment, latency: Duration) {
         let latency = nanoseconds_of(latency);

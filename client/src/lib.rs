@@ -83,10 +83,10 @@
 //! | No call goes to an instance that is not connected while another is. | Connections are made ahead of need, to all groups, and kept by this crate. | `published_failures::a_dead_endpoint_that_is_reported_ready`, `calls::no_call_fails_when_an_instance_is_killed` |
 //! | The share of a group that cannot be reached goes to the other weighted groups in proportion; if there is none, to groups that carried traffic before; to groups that never did only where the route's policy says so. It is logged. | See [`Balancer`]. | `published_failures::an_empty_group_that_drops_its_share`, `promises::an_unreachable_group_moves_its_own_buckets_only_and_by_weight` |
 //! | Within a group the policy of the route decides, by capacity; a zone keeps no more calls than it has ready capacity for; a group that is new to traffic warms up if the policy says so. | [`policy`] | `promises::a_zone_keeps_the_calls_it_has_capacity_for_under_every_policy`, `published_failures::a_balancer_that_sends_a_new_instance_everything`, `published_failures::a_cold_group_hit_at_full_load` |
-//! | An instance that fails its calls, more than its group does, gets none for a while; a group that fails as a whole is called. | [`policy::OutlierPolicy`] | `outliers::an_instance_that_fails_five_calls_in_a_row_gets_no_more`, `outliers::a_group_that_fails_as_a_whole_is_called_nevertheless` |
+//! | An instance that fails its calls, more than its group does, gets none for a while; a group that fails as a whole is called, and the few that nobody doubts do not get all calls of the many that are in doubt. | [`policy::OutlierPolicy`] | `outliers::an_instance_that_fails_five_calls_in_a_row_gets_no_more`, `outliers::a_group_that_fails_as_a_whole_is_called_nevertheless`, `outliers::one_that_hangs_is_left_out_when_callers_drop_their_calls`, `promises::those_in_doubt_take_calls_only_where_the_others_are_too_few` |
 //! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and nothing of an answer's body was passed on; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. | `calls::a_call_that_may_not_be_repeated_says_that_it_broke_off` |
-//! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. | `deadlines::another_instance_is_asked_after_a_third_of_the_time_and_told_what_is_left` |
-//! | With one of five instances dead, frozen, slow, resetting or failing, no call that may be sent twice fails. | All of the above. | `survival::no_call_fails_when_each_of_five_fails_in_turn`, `survival::no_call_fails_when_one_of_five_freezes` |
+//! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, or some seconds when it has no limit, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. | `deadlines::another_instance_is_asked_after_a_third_of_the_time_and_told_what_is_left`, `deadlines::another_instance_is_asked_after_a_while_when_the_caller_said_nothing_of_time` |
+//! | With one of five instances dead, frozen, slow, resetting or failing, no call that may be sent twice fails, whether it has a limit or not; nor when a canary fails as a whole. | All of the above. | `survival::no_call_fails_when_each_of_five_fails_in_turn`, `survival::no_call_without_a_limit_fails_when_one_of_five_is_stuck`, `canary::no_retry_safe_call_fails_with_a_canary_of_four_that_fail` |
 //! | A caller connects to a subset of each group where the policy says so; one that is down is replaced by the next in the caller's own order. | [`policy::Policy::subset_size`], by rendezvous hashing. | `connections::a_caller_keeps_to_its_subset_and_replaces_who_is_down`, `subset::a_thousand_callers_spread_over_a_thousand_instances` |
 //! | Calls go on without a registry, and revisions never go back. | The last view is kept; the watch is resumed by revision on any replica, with jitter, and as slowly as a replica that stops asks for. | `watching::traffic_goes_on_without_a_registry`, `watching::a_watch_resumes_by_revision_on_another_replica_and_confirms_there`, `watching::a_revision_never_goes_back`, `course::a_replica_that_stops_says_how_soon_to_leave_it` |
 //! | A process starts without a registry. | The last view on disk: checked, versioned, written whole, never believed more than the registry. | `cold_start::calls_succeed_from_the_disk_until_the_registry_is_back`, `cold_start::a_file_that_cannot_be_used_never_fails_a_start`, `codec::every_bit_and_every_length_counts` |
@@ -135,6 +135,7 @@ mod coverage;
 mod crew;
 mod deadline;
 mod endpoint;
+mod fair_timer;
 #[cfg(test)]
 mod fakes;
 mod heard;
@@ -146,6 +147,7 @@ mod maglev;
 mod meter;
 mod outcome;
 mod outlier;
+mod patience;
 mod picker;
 mod place;
 mod pool;

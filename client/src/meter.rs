@@ -120,7 +120,7 @@ impl Endings {
             Outcome::Answered => &self.answered,
             Outcome::Failed | Outcome::Lost => &self.failed,
             Outcome::Declined => &self.declined,
-            Outcome::Abandoned => &self.abandoned,
+            Outcome::Abandoned | Outcome::GivenUp => &self.abandoned,
             Outcome::Unsent => return,
         };
         counter.increment(1);

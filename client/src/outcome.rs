@@ -4,14 +4,17 @@ use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode, header};
 use tonic::Code;
 
+use crate::deadline::Limit;
 use crate::endpoint::Outcome;
 
 /// Where gRPC says how a call ended.
 const GRPC_STATUS: &str = "grpc-status";
 
-/// What a gRPC status says of the instance.
-pub(crate) fn outcome_of(code: Code) -> Outcome {
+/// What a gRPC status says of the instance, in a call with this limit.
+pub(crate) fn outcome_of(code: Code, limit: Option<Limit>) -> Outcome {
     match code {
+        // Servers say so that end a call by its deadline, tonic's among them.
+        Code::Cancelled if limit.is_some_and(|limit| limit.is_reached()) => Outcome::Failed,
         // The instance's fault rather than the request's.
         Code::Unknown
         | Code::DeadlineExceeded
@@ -40,12 +43,17 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// How the call ended, where the head alone says so.
-pub(crate) fn decided_by_head(head: &Parts, grpc: bool, is_whole: bool) -> Option<Outcome> {
+pub(crate) fn decided_by_head(
+    head: &Parts,
+    grpc: bool,
+    is_whole: bool,
+    limit: Option<Limit>,
+) -> Option<Outcome> {
     if head.status.is_server_error() {
         return Some(Outcome::Failed);
     }
     if let Some(code) = grpc_code(&head.headers) {
-        return Some(outcome_of(code));
+        return Some(outcome_of(code, limit));
     }
     if head.status == StatusCode::TOO_MANY_REQUESTS {
         return Some(Outcome::Declined);
@@ -131,7 +139,7 @@ mod tests {
     fn heads_decide_where_they_can() {
         let decided = |status, code, grpc, is_whole| {
             let (head, ()) = answer(status, code).into_parts();
-            decided_by_head(&head, grpc, is_whole)
+            decided_by_head(&head, grpc, is_whole, None)
         };
         assert_eq!(decided(200, None, true, false), None);
         assert_eq!(decided(200, None, true, true), Some(Outcome::Failed));

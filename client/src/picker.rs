@@ -216,6 +216,17 @@ impl<T> Picker<T> {
         self.crews.get(group)?.choose(key, suits, rng)
     }
 
+    /// The same with more care, for a call that was sent somewhere before.
+    pub(crate) fn choose_well(
+        &self,
+        group: usize,
+        key: Option<&StickyKey>,
+        suits: impl Fn(&T) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&T> {
+        self.crews.get(group)?.choose_well(key, suits, rng)
+    }
+
     /// The same of the groups that carry calls but for one; of those that have
     /// an instance that suits, each with the chance that its share gives it.
     pub(crate) fn choose_elsewhere(
@@ -228,7 +239,7 @@ impl<T> Picker<T> {
         let others = (0..self.crews.len()).filter(|group| Some(*group) != but_for);
         let (mut chosen, mut whole) = (None, 0.0);
         for group in others {
-            if let Some(suitable) = self.choose(group, key, &suits, rng) {
+            if let Some(suitable) = self.choose_well(group, key, &suits, rng) {
                 let share = self.share_of(group);
                 whole += share;
                 if rng.random::<f64>() * whole <= share {

@@ -161,6 +161,26 @@ fn only_who_suits_is_chosen() {
 }
 
 #[test]
+fn a_call_that_is_sent_again_finds_one_of_the_half_that_does_not_hang() {
+    let picker = build(vec![group("v1", Active, 10_000, &[Up; 6])]);
+    let mut rng = rng();
+    let target = |number: usize, rng: &mut _| {
+        picker
+            .choose(0, None, |t| t.number == number, rng)
+            .unwrap()
+            .clone()
+    };
+    for hangs in 0..3 {
+        for _ in 0..3 {
+            target(hangs, &mut rng).vitals.call_begins();
+        }
+    }
+    let again = |rng: &mut _| picker.choose_well(0, None, |t| t.number != 0, rng).unwrap();
+    let misled = (0..10_000).filter(|_| again(&mut rng).number < 3).count();
+    assert!(misled < 20, "{misled} of 10,000");
+}
+
+#[test]
 fn elsewhere_is_by_the_shares_of_those_who_suit() {
     let picker = build(vec![
         group("v1", Active, 5_000, &[Up]),

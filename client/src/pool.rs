@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::explain::{Explanation, explain};
 use crate::lineup::Lineup;
 use crate::meter::RepeatMeter;
+use crate::patience::{OTHERS_MAX, silence_of};
 use crate::picker::Picker;
 use crate::sticky::Affinity;
 use crate::subscription::{Known, Subscription};
@@ -172,6 +174,22 @@ impl Pool {
     ) -> Result<Ongoing, Option<Ticket>> {
         let picked = self.shared.try_pick(&mut ticket, tried, affinity);
         picked.ok_or(ticket)
+    }
+
+    /// How long to wait for one of those a call was sent to, by how long others
+    /// take.
+    pub(crate) fn silence(&self, tried: &[Arc<Endpoint>]) -> Duration {
+        let picker = self.shared.picker.load();
+        let roster = &picker.basis().roster;
+        let middle = chance::with(|rng| rng.random_range(0..=roster.len()));
+        let (before, from) = roster.split_at(middle);
+        let was_tried = |endpoint: &&Arc<Endpoint>| {
+            let is_it = |tried: &Arc<Endpoint>| Arc::ptr_eq(&tried.link, &endpoint.link);
+            tried.iter().any(is_it)
+        };
+        let others = from.iter().chain(before).filter(|it| !was_tried(it));
+        let latencies = others.filter_map(|it| it.link.vitals().last_latency());
+        silence_of(&mut latencies.take(OTHERS_MAX).collect::<Vec<_>>())
     }
 
     /// For one more attempt of a call: an instance that none of its attempts

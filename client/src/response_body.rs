@@ -149,7 +149,7 @@ impl ResponseBody {
                     } else {
                         Code::Ok
                     });
-                    self.end(outcome_of(code));
+                    self.end(outcome_of(code, self.limit));
                 }
                 Some(Ok(frame))
             }

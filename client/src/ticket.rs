@@ -114,10 +114,10 @@ fn pick_again<'a, L: Connection>(
     };
     let leaves = |home| doubts_group && picker.share_of(home) <= LEFT_SHARE_MAX;
     home.filter(|home| !leaves(*home))
-        .and_then(|home| picker.choose(home, key, untried, rng))
+        .and_then(|home| picker.choose_well(home, key, untried, rng))
         .or_else(|| picker.choose_elsewhere(home, key, untried, rng))
-        .or_else(|| picker.choose(home?, key, untried, rng))
-        .or_else(|| picker.choose(home?, key, is_any, rng))
+        .or_else(|| picker.choose_well(home?, key, untried, rng))
+        .or_else(|| picker.choose_well(home?, key, is_any, rng))
         .or_else(|| picker.choose_elsewhere(home, key, is_any, rng))
 }
 

@@ -87,6 +87,13 @@ impl Vitals {
         (nanoseconds > 0.0).then(|| Duration::from_nanos(nanoseconds as u64))
     }
 
+    /// What answers took when there were last any, however long ago. `None`
+    /// while nothing is known.
+    pub(crate) fn last_latency(&self) -> Option<Duration> {
+        let nanoseconds = self.latency.unfaded();
+        (nanoseconds > 0.0).then(|| Duration::from_nanos(nanoseconds as u64))
+    }
+
     pub(crate) fn call_begins(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }

@@ -62,6 +62,29 @@ async fn another_instance_is_asked_after_the_time_for_an_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_instance_is_asked_after_a_while_when_the_caller_said_nothing_of_time() {
+    let (_cluster, instances, client) = one_stuck().await;
+    let service = client.service("catalog").idempotent(true);
+    let took = until_stuck(&CatalogClient::new(service.await.unwrap()), &instances[0]).await;
+    assert!(took >= Duration::from_secs(5), "{took:?}");
+}
+
+/// The connection breaks when a ping is not answered, and the call with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_frozen_instance_ends_with_the_connection() {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 1).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    let catalog = CatalogClient::new(client.service("catalog").await.unwrap());
+    get(&catalog, 1).await.unwrap();
+    instances[0].fail(Fault::Frozen);
+    let begun = Instant::now();
+    let status = get(&catalog, 1).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_answers_late_still_counts() {
     let cluster = Cluster::start(1).await;
     let instances = Instance::registered(&cluster, "v1", 2).await;

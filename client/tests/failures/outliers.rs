@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use tonic::Code;
+use tonic::{Code, Request};
+use trimtab_client::call::Deadline;
 use trimtab_client::client::Client;
 use trimtab_client::operator::change::{ChangeOptions, ServiceShift, ShiftTarget};
-use trimtab_client::policy::{OutlierPolicy, Policy};
+use trimtab_client::policy::{Balancing, OutlierPolicy, Policy};
+use trimtab_proto::demo::v1::GetItemRequest;
 use trimtab_proto::demo::v1::catalog_client::CatalogClient;
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::PATIENCE;
@@ -15,11 +17,19 @@ use crate::survival::retry_safe;
 use crate::traffic::{Catalog, Traffic, get};
 
 async fn set(cluster: &Cluster, outliers: OutlierPolicy) {
+    obey(
+        cluster,
+        Policy {
+            outliers,
+            ..Policy::default()
+        },
+    )
+    .await;
+}
+
+async fn obey(cluster: &Cluster, policy: Policy) {
     let mut shift = ServiceShift::new("catalog", ShiftTarget::Keep);
-    shift.policy = Some(Policy {
-        outliers,
-        ..Policy::default()
-    });
+    shift.policy = Some(policy);
     let operator = cluster.operator();
     let set = operator.shift(&[shift], &ChangeOptions::default()).await;
     set.expect("set");
@@ -61,6 +71,69 @@ async fn an_instance_that_fails_five_calls_in_a_row_gets_no_more() {
     instances[0].fail(Fault::Errs(Code::Internal));
     let failed = until_left_out(&catalog, &instances[0]).await;
     assert!((5..=10).contains(&failed), "{failed} calls failed");
+}
+
+/// Has one of three hang, and calls in one way that has a limit, until the one
+/// is called no more.
+async fn is_left_out_when_it_hangs(call: impl AsyncFn(Catalog) -> bool) {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 3).await;
+    // By load it would hardly be called after the first such call.
+    let in_turn = Policy {
+        balancing: Balancing::RoundRobin,
+        ..Policy::default()
+    };
+    obey(&cluster, in_turn).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    let balancer = client.service("catalog").await.unwrap();
+    let catalog = CatalogClient::new(balancer.clone());
+    for item_id in 0..30 {
+        get(&catalog, item_id).await.unwrap();
+    }
+    instances[0].fail(Fault::Stuck);
+    let begun = Instant::now();
+    let is_ejected = || {
+        let groups = balancer.explain().groups;
+        let mut instances = groups.into_iter().flat_map(|it| it.instances);
+        instances.any(|it| it.ejected)
+    };
+    let mut failed = 0;
+    while !is_ejected() {
+        failed += u64::from(!call(catalog.clone()).await);
+        assert!(begun.elapsed() < PATIENCE, "{failed} calls failed");
+    }
+    assert_eq!(failed, 5);
+}
+
+const LIMIT: Duration = Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_is_left_out_when_calls_reach_their_deadline() {
+    is_left_out_when_it_hangs(async |mut catalog| {
+        let mut request = Request::new(GetItemRequest { item_id: 1 });
+        request.extensions_mut().insert(Deadline::after(LIMIT));
+        catalog.get_item(request).await.is_ok()
+    })
+    .await;
+}
+
+/// The header is read by the server, too, which says CANCELLED.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_is_left_out_when_servers_end_calls_by_their_deadline() {
+    is_left_out_when_it_hangs(async |mut catalog| {
+        let mut request = Request::new(GetItemRequest { item_id: 1 });
+        request.set_timeout(LIMIT);
+        catalog.get_item(request).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_is_left_out_when_callers_drop_their_calls() {
+    is_left_out_when_it_hangs(async |catalog| {
+        tokio::time::timeout(LIMIT, get(&catalog, 1)).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

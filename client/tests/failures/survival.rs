@@ -14,6 +14,9 @@ use crate::traffic::{Catalog, Traffic};
 /// connection is dead.
 const TIMEOUT: Duration = Duration::from_secs(9);
 
+/// Longer than it takes to find, by whatever means, that an instance hangs.
+const SICK_FOR: Duration = Duration::from_secs(8);
+
 const CALLERS: usize = 16;
 
 pub async fn retry_safe(client: &Client) -> Catalog {
@@ -21,19 +24,29 @@ pub async fn retry_safe(client: &Client) -> Catalog {
     CatalogClient::new(service.await.unwrap())
 }
 
+/// A caller that says that its calls may be repeated, and nothing else.
+async fn without_limits(client: &Client) -> Catalog {
+    CatalogClient::new(client.service("catalog").idempotent(true).await.unwrap())
+}
+
 /// Has `sick` fail for a while, and be well again.
-async fn survives(fault: Fault, instances: usize, sick: std::ops::Range<usize>) {
+async fn survives(
+    caller: impl AsyncFn(&Client) -> Catalog,
+    fault: Fault,
+    instances: usize,
+    sick: std::ops::Range<usize>,
+) {
     let cluster = Cluster::start(1).await;
     let instances = Instance::registered(&cluster, "v1", instances).await;
     let client = Client::connect(&cluster.endpoints()).unwrap();
-    let traffic = Traffic::start(&retry_safe(&client).await, CALLERS);
+    let traffic = Traffic::start(&caller(&client).await, CALLERS);
     traffic.goes_on(500).await;
     traffic.slowest();
     for instance in &instances[sick.clone()] {
         instance.fail(fault);
     }
-    // As long as a call that hangs waits before it is tried elsewhere, and more.
-    let enough = tokio::time::sleep(TIMEOUT / 2);
+    // Longer than a call that hangs waits before it is tried elsewhere.
+    let enough = tokio::time::sleep(SICK_FOR);
     tokio::join!(traffic.goes_on(3_000), enough);
     let slowest = traffic.slowest();
     for instance in &instances[sick.clone()] {
@@ -54,7 +67,7 @@ macro_rules! one_of_five {
     ($($name:ident: $fault:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            survives($fault, 5, 0..1).await;
+            survives(retry_safe, $fault, 5, 0..1).await;
         }
     )*};
 }
@@ -71,12 +84,29 @@ one_of_five! {
     no_call_fails_when_one_of_five_answers_unknown: Fault::Errs(Code::Unknown);
 }
 
+/// The same for callers that limit no call: the rest of what fails does so
+/// without making anyone wait.
+macro_rules! without_limits {
+    ($($name:ident: $fault:expr;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            survives(without_limits, $fault, 5, 0..1).await;
+        }
+    )*};
+}
+
+without_limits! {
+    no_call_without_a_limit_fails_when_one_of_five_dies: Fault::Dead;
+    no_call_without_a_limit_fails_when_one_of_five_freezes: Fault::Frozen;
+    no_call_without_a_limit_fails_when_one_of_five_is_stuck: Fault::Stuck;
+}
+
 /// What a connection tells of is left out at once, however many it is.
 macro_rules! half {
     ($($name:ident: $fault:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            survives($fault, 6, 0..3).await;
+            survives(retry_safe, $fault, 6, 0..3).await;
         }
     )*};
 }
