@@ -1,0 +1,254 @@
+//! All workloads against all backends, in turns, in one run.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::time::timeout;
+
+use crate::backends::Backend;
+use crate::backends::etcd::Etcd;
+use crate::backends::null::Null;
+use crate::backends::trimtab::Trimtab;
+use crate::failure::Failure;
+use crate::figures::Figures;
+use crate::machine::Machine;
+use crate::process;
+use crate::report::{Peer, Report, json, table};
+use crate::scale::Scale;
+use crate::workloads::{self, Notes, Trial, Workload};
+
+pub(crate) const EXAMPLES: &str = "\
+Servers are started on loopback with data in a directory that is removed afterwards. Registered are only
+addresses in 127.0.0.0/8. etcd must be on PATH (Debian: apt-get install etcd-server); if it is missing, it is left out with
+a notice.
+
+Examples:
+  cargo run --release -p trimtab-bench -- compare
+  cargo run --release -p trimtab-bench -- compare --output run.json
+  cargo run --release -p trimtab-bench -- compare --only register,lookup --backends trimtab,null
+  cargo run --release -p trimtab-bench -- compare --quick";
+
+/// No run of one workload against one backend takes longer; one that does is given up, with a notice.
+const TRIAL_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Only enough of each workload to see that it works: less than a minute
+    #[arg(long)]
+    quick: bool,
+    /// Only these workloads
+    #[arg(long, value_name = "WORKLOAD,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these backends: trimtab, null, etcd
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    backends: Vec<String>,
+    /// How often each workload is run against each backend [default: 3, with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
+    rounds: Option<u8>,
+    /// How many instances the workload `memory` registers [default: 100000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=2_000_000))]
+    instances: Option<u32>,
+    /// Write every value of every round there, as JSON
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The trimtab to measure [default: a release build of this tree]
+    #[arg(long, value_name = "BINARY")]
+    trimtab: Option<PathBuf>,
+    /// Where servers keep their data; the disk is that of the figures [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+impl CompareArgs {
+    fn scale(&self) -> Scale {
+        let mut scale = match self.quick {
+            true => Scale::quick(),
+            false => Scale::whole(),
+        };
+        if let Some(rounds) = self.rounds {
+            scale.rounds = usize::from(rounds);
+        }
+        if let Some(instances) = self.instances {
+            scale.instances = usize::try_from(instances).unwrap_or(usize::MAX);
+        }
+        scale
+    }
+
+    fn workloads(&self) -> Result<Vec<Box<dyn Workload>>, Failure> {
+        let mut all = workloads::all();
+        let names: Vec<&str> = all.iter().map(|one| one.name()).collect();
+        known("--only", &self.only, &names)?;
+        if !self.only.is_empty() {
+            all.retain(|one| self.only.iter().any(|name| name == one.name()));
+        }
+        Ok(all)
+    }
+
+    fn backends(&self) -> Result<Vec<Box<dyn Backend>>, Failure> {
+        let mut all: Vec<Box<dyn Backend>> = vec![
+            Box::new(Null),
+            Box::new(Trimtab::find(self.trimtab.clone())),
+            Box::new(Etcd),
+        ];
+        let names: Vec<&str> = all.iter().map(|one| one.name()).collect();
+        known("--backends", &self.backends, &names)?;
+        if !self.backends.is_empty() {
+            all.retain(|one| self.backends.iter().any(|name| name == one.name()));
+        }
+        Ok(all)
+    }
+
+    /// Where servers keep their data.
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        if let Some(given) = &self.directory {
+            return Ok(given.clone());
+        }
+        let own = std::env::current_exe().map_err(Failure::system("finding this program"))?;
+        let beside = own.parent().map(Path::to_owned);
+        beside.ok_or_else(|| Failure::Wrong("this program is in no directory".to_owned()))
+    }
+}
+
+fn known(flag: &str, given: &[String], names: &[&str]) -> Result<(), Failure> {
+    match given.iter().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Failure::Wrong(format!(
+            "{flag} names {name:?}: it must be of {}",
+            names.join(", ")
+        ))),
+    }
+}
+
+/// Runs everything and says what came of it.
+pub(crate) async fn run(args: &CompareArgs) -> Result<(), Failure> {
+    let (scale, workloads) = (args.scale(), args.workloads()?);
+    for workload in &workloads {
+        say(&format!("{:>10}: {}", workload.name(), workload.about()));
+    }
+    process::raise_file_limit();
+    let directory = tempfile::Builder::new()
+        .prefix("compare-")
+        .tempdir_in(args.directory()?)
+        .map_err(Failure::system("making a directory for data"))?;
+    let machine = Machine::look(directory.path())?;
+    say(&machine.described());
+    let mut session = Session {
+        scale,
+        directory: directory.path().to_owned(),
+        figures: Figures::default(),
+        notices: Vec::new(),
+        said: HashSet::new(),
+    };
+    let (peers, backends) = session.present(args.backends()?);
+    for workload in &workloads {
+        session.run_workload(&**workload, &backends).await;
+    }
+    let report = Report {
+        machine,
+        scale: session.scale,
+        peers,
+        notices: session.notices,
+        figures: session.figures,
+    };
+    if let Some(path) = &args.output {
+        json::write(&report, path)?;
+    }
+    let written = writeln!(io::stdout(), "{}", table::markdown(&report));
+    written.map_err(Failure::system("printing the table"))
+}
+
+/// A run under way.
+struct Session {
+    scale: Scale,
+    directory: PathBuf,
+    figures: Figures,
+    notices: Vec<String>,
+    said: HashSet<String>,
+}
+
+impl Session {
+    /// Those that can be run.
+    fn present(&mut self, all: Vec<Box<dyn Backend>>) -> (Vec<Peer>, Vec<Box<dyn Backend>>) {
+        let mut peers = Vec::new();
+        let mut present = Vec::new();
+        for backend in all {
+            let name = backend.name();
+            match backend.version() {
+                Ok(version) => {
+                    let syncs = backend.syncs();
+                    peers.push(Peer {
+                        name,
+                        version,
+                        syncs,
+                    });
+                    present.push(backend);
+                }
+                Err(why) => self.notice(format!("{name} is left out: {why}")),
+            }
+        }
+        (peers, present)
+    }
+
+    /// Says it once, and in the report.
+    fn notice(&mut self, what: String) {
+        if self.said.insert(what.clone()) {
+            say(&format!("NOTICE: {what}"));
+            self.notices.push(what);
+        }
+    }
+
+    /// Each round begins with another backend, so that none always has the warmer machine.
+    async fn run_workload(&mut self, workload: &dyn Workload, backends: &[Box<dyn Backend>]) {
+        for round in 0..workload.rounds(&self.scale) {
+            for turn in 0..backends.len() {
+                let Some(backend) = backends.get((turn + round) % backends.len()) else {
+                    continue;
+                };
+                let begun = Instant::now();
+                let ran = self.run_once(workload, &**backend).await;
+                let (name, took) = (backend.name(), begun.elapsed());
+                say(&format!(
+                    "{}, round {}, {name}: {:.1} s",
+                    workload.name(),
+                    round + 1,
+                    took.as_secs_f64()
+                ));
+                if let Err(why) = ran {
+                    self.notice(format!("{} with {name} failed: {why}", workload.name()));
+                }
+            }
+        }
+    }
+
+    async fn run_once(
+        &mut self,
+        workload: &dyn Workload,
+        backend: &dyn Backend,
+    ) -> Result<(), Failure> {
+        let directory = tempfile::Builder::new()
+            .prefix(backend.name())
+            .tempdir_in(&self.directory)
+            .map_err(Failure::system("making a directory for data"))?;
+        let trial = Trial {
+            scale: &self.scale,
+            directory: directory.path(),
+            notes: Notes {
+                workload: workload.name(),
+                backend: backend.name(),
+                figures: &mut self.figures,
+            },
+        };
+        let ran = timeout(TRIAL_TIME_MAX, workload.run(backend, trial)).await;
+        ran.unwrap_or_else(|_| Err(Failure::Late("a run".to_owned(), TRIAL_TIME_MAX)))
+    }
+}
+
+/// Tells whoever waits how far it is.
+fn say(what: &str) {
+    // Nobody may be there to read it.
+    let _unread = writeln!(io::stderr(), "{what}");
+}

@@ -1,0 +1,56 @@
+//! The load generator: runs registries side by side and says what each of them does.
+
+mod backends;
+mod compare;
+mod failure;
+mod figures;
+mod load;
+mod machine;
+mod process;
+mod report;
+mod sample;
+mod scale;
+mod wire;
+mod workloads;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::backends::null::{self, NullArgs};
+use crate::compare::CompareArgs;
+
+/// Trimtab beside other registries, on one machine, in one run.
+#[derive(Debug, Parser)]
+#[command(name = "trimtab-bench", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run all workloads against all backends in turn, and print a table
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(CompareArgs),
+    /// Serve Trimtab's messages and do nothing
+    #[command(hide = true)]
+    Null(NullArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ran = match Cli::parse().command {
+        Command::Compare(args) => compare::run(&args).await,
+        Command::Null(args) => null::serve(&args).await,
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody may be there to read it.
+            let _unread = writeln!(io::stderr(), "trimtab-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

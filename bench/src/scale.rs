@@ -1,0 +1,66 @@
+//! How much of each workload is run: whole, or just enough to see that it works.
+
+use std::time::Duration;
+
+/// Counts and times of a run, all of them bounds.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Scale {
+    /// How often each workload is run against each backend, in turns.
+    pub(crate) rounds: usize,
+    /// How long a closed loop runs.
+    pub(crate) phase: Duration,
+    /// How long it runs before, uncounted.
+    pub(crate) warm_up: Duration,
+    /// Instances in one call that takes many.
+    pub(crate) per_call: usize,
+    /// Leases that are renewed.
+    pub(crate) leases: usize,
+    /// Watchers of one service, in turn.
+    pub(crate) watchers: Vec<usize>,
+    /// Changes that each number of watchers sees.
+    pub(crate) changes: u64,
+    /// Instances whose memory is measured.
+    pub(crate) instances: usize,
+    /// Leases that lapse at once.
+    pub(crate) lapsing: usize,
+    /// How often the leader is killed in a round.
+    pub(crate) kills: usize,
+    /// How long instances come and go.
+    pub(crate) churn: Duration,
+}
+
+impl Scale {
+    /// What the figures in docs/performance.md are from: less than ten minutes.
+    pub(crate) fn whole() -> Self {
+        Self {
+            rounds: 3,
+            phase: Duration::from_millis(1_200),
+            warm_up: Duration::from_millis(200),
+            per_call: 100,
+            leases: 20_000,
+            watchers: vec![1, 1_000, 10_000],
+            changes: 20,
+            instances: 100_000,
+            lapsing: 10_000,
+            kills: 3,
+            churn: Duration::from_secs(24),
+        }
+    }
+
+    /// What CI runs: less than a minute.
+    pub(crate) fn quick() -> Self {
+        Self {
+            rounds: 1,
+            phase: Duration::from_millis(200),
+            warm_up: Duration::from_millis(50),
+            per_call: 100,
+            leases: 500,
+            watchers: vec![1, 100],
+            changes: 3,
+            instances: 2_000,
+            lapsing: 200,
+            kills: 1,
+            churn: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! One change, and how long until the last of many watchers has it, and the registry knows.
+
+mod board;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::board::Board;
+use super::{Trial, Workload};
+use crate::backends::{Backend, Clients, Cluster, Fanout, Lines, Outcome, Watcher, addresses, cpu};
+use crate::failure::Failure;
+use crate::figures::Better;
+use crate::load::{latencies, millis, nanos};
+use crate::wire::Received;
+
+/// Connections that watchers share.
+const SHARED_CONNECTIONS: usize = 50;
+/// Watchers that are opened at a time.
+const OPENING_AT_ONCE: usize = 200;
+/// No change takes longer to reach everyone; one that does is a failure.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(20);
+/// A pause between changes, so that each is alone.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Instances of the service that is watched: one in each of two groups, and a list.
+const FEW: usize = 2;
+const MANY: usize = 100;
+/// Changes before those that count.
+const WARM_UP_CHANGES: u64 = 2;
+
+/// The workload.
+#[derive(Debug)]
+pub(super) struct FanningOut;
+
+/// One way to run it.
+struct Case {
+    name: String,
+    watchers: usize,
+    connections: usize,
+    instances: usize,
+}
+
+impl Workload for FanningOut {
+    fn name(&self) -> &'static str {
+        "fanout"
+    }
+
+    fn about(&self) -> &'static str {
+        "a weight changes, and every watcher hears of it, on shared connections and with one each"
+    }
+
+    fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
+        Box::pin(async move {
+            for (number, case) in cases(&trial.scale.watchers).into_iter().enumerate() {
+                let directory = trial.directory.join(number.to_string());
+                std::fs::create_dir(&directory).map_err(Failure::system("making a directory"))?;
+                let cluster = backend.start(1, &directory).await?;
+                measure(&*cluster, &case, &mut trial).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn cases(watchers: &[usize]) -> Vec<Case> {
+    let most = watchers.iter().copied().max().unwrap_or(1);
+    let shared = watchers.iter().map(|&watchers| {
+        let connections = watchers.min(SHARED_CONNECTIONS);
+        Case {
+            name: match watchers {
+                1 => "1 watcher".to_owned(),
+                _ => format!("{watchers} watchers on {connections} connections"),
+            },
+            watchers,
+            connections,
+            instances: FEW,
+        }
+    });
+    let own = Case {
+        name: format!("{most} watchers, a connection each"),
+        watchers: most,
+        connections: most,
+        instances: FEW,
+    };
+    let list = Case {
+        name: format!("{most} watchers on {SHARED_CONNECTIONS} connections, {MANY} instances"),
+        watchers: most,
+        connections: SHARED_CONNECTIONS,
+        instances: MANY,
+    };
+    shared.chain([own, list]).collect()
+}
+
+async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> Result<(), Failure> {
+    let servers = addresses(cluster);
+    let writer = cluster.clients(&Lines::to(&servers, 1)).await?;
+    let service = format!("fanout-x{}", case.instances);
+    writer.fanout().found(&service, case.instances).await?;
+    let connections = match writer.fanout().shares_connections() {
+        true => case.connections,
+        false => case.watchers,
+    };
+    let lines = Lines::to(&servers, connections);
+    let clients = cluster.clients(&lines).await?;
+    let clients: Arc<dyn Clients> = clients.into();
+    let watchers = open(clients.fanout(), &service, case.watchers).await?;
+
+    let board = Arc::new(Board::new(case.watchers));
+    let mut tasks = JoinSet::new();
+    for watcher in watchers {
+        tasks.spawn(follow(watcher, board.clone()));
+    }
+    let run = Changes {
+        cluster,
+        service: &service,
+        fanout: writer.fanout(),
+        board: &board,
+        received: &lines.received,
+    };
+    for number in 1..=WARM_UP_CHANGES {
+        run.one(number)
+            .await
+            .map_err(|failure| told(failure, &mut tasks))?;
+    }
+    let seen = run.all(trial.scale.changes).await;
+    let seen = seen.map_err(|failure| told(failure, &mut tasks))?;
+    note(&seen, case, trial)
+}
+
+/// A change that did not arrive has its reason in a watcher, if one ended.
+fn told(failure: Failure, tasks: &mut JoinSet<Result<(), Failure>>) -> Failure {
+    match tasks.try_join_next() {
+        Some(Ok(Err(reason))) => reason,
+        _ => failure,
+    }
+}
+
+async fn open(
+    fanout: &dyn Fanout,
+    service: &str,
+    count: usize,
+) -> Result<Vec<Box<dyn Watcher>>, Failure> {
+    stream::iter(0..count)
+        .map(|at| fanout.watch(at, format!("watcher-{at}"), service))
+        .buffer_unordered(OPENING_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn follow(mut watcher: Box<dyn Watcher>, board: Arc<Board>) -> Result<(), Failure> {
+    let mut newest = 0;
+    loop {
+        let seen = watcher.next().await?;
+        // Some send the same news twice.
+        if seen > newest {
+            newest = seen;
+            board.arrived();
+        }
+    }
+}
+
+/// What is needed to change something and see who has it.
+struct Changes<'a> {
+    cluster: &'a dyn Cluster,
+    service: &'a str,
+    fanout: &'a dyn Fanout,
+    board: &'a Board,
+    received: &'a Received,
+}
+
+/// What came of one change.
+struct Change {
+    to_each: hdrhistogram::Histogram<u64>,
+    to_last: Duration,
+    to_receipts: Option<Duration>,
+}
+
+/// What came of all of them.
+struct Seen {
+    changes: Vec<Change>,
+    used: Duration,
+    bytes: u64,
+}
+
+impl Changes<'_> {
+    async fn all(&self, count: u64) -> Result<Seen, Failure> {
+        let (used, bytes) = (cpu(self.cluster), self.received.load(Relaxed));
+        let mut changes = Vec::new();
+        for number in 1..=count {
+            changes.push(self.one(WARM_UP_CHANGES + number).await?);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(Seen {
+            changes,
+            used: cpu(self.cluster).saturating_sub(used),
+            bytes: self.received.load(Relaxed) - bytes,
+        })
+    }
+
+    async fn one(&self, number: u64) -> Result<Change, Failure> {
+        let begun = Instant::now();
+        self.board.begin();
+        let late = |what: &str| Failure::Late(what.to_owned(), CHANGE_TIME_MAX);
+        let news = timeout(CHANGE_TIME_MAX, self.board.everyone());
+        let receipts = async {
+            let revision = self.fanout.change(self.service, number).await?;
+            let Some(receipts) = self.fanout.receipts(self.service, revision) else {
+                return Ok(None);
+            };
+            let waited = timeout(CHANGE_TIME_MAX, receipts).await;
+            waited.map_err(|_| late("the receipts"))??;
+            Ok(Some(begun.elapsed()))
+        };
+        let (arrived, to_receipts) = tokio::join!(news, receipts);
+        let to_receipts = to_receipts?;
+        arrived.map_err(|_| late("reaching the last watcher"))?;
+        let mut to_each = latencies()?;
+        for at in self.board.arrivals() {
+            to_each.saturating_record(nanos(at.saturating_duration_since(begun)));
+        }
+        Ok(Change {
+            to_last: Duration::from_nanos(to_each.max()),
+            to_each,
+            to_receipts,
+        })
+    }
+}
+
+fn note(seen: &Seen, case: &Case, trial: &mut Trial<'_>) -> Result<(), Failure> {
+    let (mut each, mut last, mut receipts) = (latencies()?, latencies()?, latencies()?);
+    for change in &seen.changes {
+        // Of the same kind, so there is always room.
+        let _fits = each.add(&change.to_each);
+        last.saturating_record(nanos(change.to_last));
+        if let Some(time) = change.to_receipts {
+            receipts.saturating_record(nanos(time));
+        }
+    }
+    let named = [
+        (&each, "a watcher p50", 0.5),
+        (&last, "last watcher p50", 0.5),
+        (&last, "last watcher p99", 0.99),
+        (&receipts, "last receipt p50", 0.5),
+        (&receipts, "last receipt p99", 0.99),
+    ];
+    for (times, what, quantile) in named {
+        if !times.is_empty() {
+            let value = millis(times.value_at_quantile(quantile));
+            trial
+                .notes
+                .add(&case.name, what, "ms", Better::Lower, value);
+        }
+    }
+    let changes = seen.changes.len().max(1) as f64;
+    let used = seen.used.as_secs_f64() * 1e3 / changes;
+    trial
+        .notes
+        .add(&case.name, "server CPU a change", "ms", Better::Lower, used);
+    let bytes = seen.bytes as f64 / changes / case.watchers.max(1) as f64;
+    let what = "bytes a watcher and change";
+    trial.notes.add(&case.name, what, "B", Better::Lower, bytes);
+    Ok(())
+}
