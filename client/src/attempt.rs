@@ -15,6 +15,7 @@ use tracing::field::Empty;
 
 use crate::connection::with_causes;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
+use crate::vigil::Vigil;
 
 /// The first, and two more: what fails three times is not the instance's
 /// fault.
@@ -33,6 +34,14 @@ struct Attempt {
 #[derive(Default)]
 pub(crate) struct Attempts {
     under_way: [Option<Attempt>; ATTEMPTS_MAX],
+}
+
+/// When to stop waiting.
+pub(crate) enum Due<'a> {
+    Never,
+    At(Instant),
+    /// A second later will do.
+    About(Instant, &'a Vigil),
 }
 
 /// What there is to act on.
@@ -90,15 +99,25 @@ impl Attempts {
         }
     }
 
-    /// Waits for the first to end, but not beyond `due`.
-    pub(crate) async fn next(&mut self, due: Option<Instant>) -> Event {
-        let Some(due) = due else {
-            return std::future::poll_fn(|cx| self.poll(cx)).await;
-        };
-        let mut sleep = pin!(sleep_until(due));
+    /// Waits for the first to end, but not beyond `due`, if that is said.
+    pub(crate) async fn next(&mut self, due: Due<'_>) -> Event {
+        match due {
+            Due::Never => std::future::poll_fn(|cx| self.poll(cx)).await,
+            Due::At(due) => {
+                let mut sleep = pin!(sleep_until(due));
+                self.next_before(|cx| sleep.as_mut().poll(cx)).await
+            }
+            Due::About(due, vigil) => {
+                let mut watch = vigil.watch(due);
+                self.next_before(|cx| watch.poll(cx)).await
+            }
+        }
+    }
+
+    async fn next_before(&mut self, mut due: impl FnMut(&mut Context<'_>) -> Poll<()>) -> Event {
         std::future::poll_fn(|cx| match self.poll(cx) {
             Poll::Ready(event) => Poll::Ready(event),
-            Poll::Pending => sleep.as_mut().poll(cx).map(|()| Event::Due),
+            Poll::Pending => due(cx).map(|()| Event::Due),
         })
         .await
     }

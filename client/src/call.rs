@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tracing::Instrument;
 
-use crate::attempt::{ATTEMPTS_MAX, Attempts, Event, Failure};
+use crate::attempt::{ATTEMPTS_MAX, Attempts, Due, Event, Failure};
 pub use crate::deadline::Deadline;
 use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
@@ -179,7 +179,11 @@ impl Call {
     async fn conclude(mut self: Box<Self>) -> Result<Response<ResponseBody>, Error> {
         loop {
             let end = self.limit.map(|limit| limit.end);
-            let due = self.due.into_iter().chain(end).min();
+            let due = match (self.due, end) {
+                (None, None) => Due::Never,
+                (Some(due), None) if self.is_due_about() => Due::About(due, self.pool.vigil()),
+                (due, end) => due.into_iter().chain(end).min().map_or(Due::Never, Due::At),
+            };
             match self.attempts.next(due).await {
                 Event::Answered(mut ongoing, response) => {
                     if !(self.options.idempotent && blames_instance(&response)) {
@@ -201,6 +205,11 @@ impl Call {
                 return self.give_up();
             }
         }
+    }
+
+    /// Nobody said when exactly.
+    fn is_due_about(&self) -> bool {
+        !self.paid && self.options.attempt_timeout.is_none()
     }
 
     /// How long to wait for an instance.

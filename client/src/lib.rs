@@ -174,6 +174,7 @@ mod subset;
 mod ticket;
 mod turns;
 mod view;
+mod vigil;
 mod vitals;
 mod warm_up;
 mod watch_stream;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::Budget;
@@ -22,6 +22,7 @@ use crate::picker::Picker;
 use crate::sticky::Affinity;
 use crate::subscription::{Known, Subscription};
 use crate::ticket::{Ticket, pick};
+use crate::vigil::{LOOKS_EVERY, Vigil};
 use crate::watcher::Standpoint;
 
 /// Attempts to connect made at once for one service; the rest wait their turn.
@@ -50,6 +51,7 @@ struct Shared {
     surroundings: Arc<Surroundings>,
     budget: Budget,
     meter: RepeatMeter,
+    vigil: Vigil,
 }
 
 /// The only writer of the picker.
@@ -81,6 +83,7 @@ impl Pool {
             }),
             budget: Budget::new(now),
             meter: RepeatMeter::of(subscription.service()),
+            vigil: Vigil::default(),
         });
         let subscription = Arc::new(subscription);
         let stop = CancellationToken::new();
@@ -115,6 +118,11 @@ impl Pool {
 
     pub(crate) fn meter(&self) -> &RepeatMeter {
         &self.shared.meter
+    }
+
+    /// Wakes calls that wait for long.
+    pub(crate) fn vigil(&self) -> &Vigil {
+        &self.shared.vigil
     }
 
     /// Why each instance is chosen or not.
@@ -248,6 +256,8 @@ impl Worker {
     async fn run(mut self, stop: CancellationToken) {
         let mut known = self.subscription.known();
         known.mark_changed();
+        let mut looks = interval(LOOKS_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let surroundings = &self.shared.surroundings;
             let due = self.lineup.due(Instant::now());
@@ -266,6 +276,7 @@ impl Worker {
                 }
                 () = surroundings.suspicion.notified() => self.look_again(),
                 () = sleep_until(due) => self.look_again(),
+                now = looks.tick() => self.shared.vigil.look(now),
             }
         }
         for link in self.lineup.connections() {
