@@ -20,12 +20,13 @@ use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
 use crate::outcome::{blames_instance, decided_by_head, is_grpc};
-use crate::patience::SILENCE;
+use crate::patience::{SILENCE, enough_after};
 use crate::pool::Pool;
 use crate::replay::Replay;
 use crate::response_body::ResponseBody;
 use crate::sticky::Affinity;
 use crate::ticket::Ticket;
+use crate::vigil::LOOKS_EVERY;
 
 /// Put into the extensions of a request (for tonic:
 /// `request.extensions_mut().insert(Idempotent)`), it says that carrying the
@@ -270,15 +271,10 @@ impl Call {
         self.enough_after(ongoing.started(), silence)
     }
 
-    /// The same by when the newest attempt began: after its part of the time
-    /// there is, which leaves as much to each attempt that may follow, and
-    /// after this silence at the latest.
+    /// The same by when the newest attempt began.
     fn enough_after(&self, began: Instant, silence: Duration) -> Option<Instant> {
-        let parts = u32::try_from(ATTEMPTS_MAX - self.begun + 1).unwrap_or(1);
-        let part = self
-            .limit
-            .map(|limit| limit.end.saturating_duration_since(began) / parts);
-        began.checked_add(part.map_or(silence, |part| part.min(silence)))
+        let end = self.limit.map(|limit| limit.end);
+        enough_after(began, silence, end, ATTEMPTS_MAX - self.begun)
     }
 
     /// Where the caller did not say how long to wait for one instance: waits on
@@ -363,7 +359,12 @@ impl Call {
             }
             return;
         }
-        if !self.paid && (!self.body.is_complete() || self.is_usual()) {
+        if !self.paid && self.is_usual() {
+            return;
+        }
+        // If nothing comes of it now.
+        self.due = Some(Instant::now() + LOOKS_EVERY);
+        if !self.paid && !self.body.is_complete() {
             return;
         }
         let (tried, affinity) = (&self.tried, &self.affinity);

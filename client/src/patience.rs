@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// A call that may be repeated, and whose caller set no time for an attempt,
 /// asks another instance after so long in any case it is slow for. Longer than
 /// nearly all calls take; shorter than people wait.
@@ -32,6 +34,21 @@ pub(crate) fn silence_of(others: &mut [Duration]) -> Duration {
     let middle = others.len().saturating_sub(1) / 2;
     let usual = others.get(middle).copied().unwrap_or_default();
     SILENCE.max(usual.saturating_mul(TIMES_USUAL))
+}
+
+/// When an attempt that began then has kept its call waiting for so long that
+/// another instance is to be asked as well: after its part of the time there
+/// is, which leaves as much to each of the attempts that may follow, and after
+/// this silence at the latest. `None`: never.
+pub(crate) fn enough_after(
+    began: Instant,
+    silence: Duration,
+    end: Option<Instant>,
+    may_follow: usize,
+) -> Option<Instant> {
+    let parts = u32::try_from(may_follow + 1).unwrap_or(u32::MAX);
+    let part = end.map(|end| end.saturating_duration_since(began) / parts);
+    began.checked_add(part.map_or(silence, |part| part.min(silence)))
 }
 
 /// Whether a caller that gave up after so long was let down by the instance,
@@ -67,6 +84,21 @@ mod tests {
             silence_of(&mut [ms(90_000), ms(1), ms(90_000), ms(2)]),
             SILENCE
         );
+    }
+
+    #[test]
+    fn each_attempt_leaves_as_much_time_to_those_that_may_follow() {
+        let began = Instant::now();
+        let enough = |silence, end: Option<u64>, may_follow| {
+            let end = end.map(|end| began + ms(end));
+            let enough = enough_after(began, silence, end, may_follow);
+            enough.map(|enough| enough.duration_since(began))
+        };
+        assert_eq!(enough(SILENCE, Some(900), 2), Some(ms(300)));
+        assert_eq!(enough(SILENCE, Some(600), 1), Some(ms(300)));
+        assert_eq!(enough(SILENCE, Some(60_000), 2), Some(SILENCE));
+        assert_eq!(enough(SILENCE, None, 2), Some(SILENCE));
+        assert_eq!(enough(Duration::MAX, None, 2), None);
     }
 
     #[test]

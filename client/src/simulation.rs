@@ -371,6 +371,13 @@ impl Caller {
     }
 }
 
+impl Turn {
+    /// Whether the call was sent somewhere before.
+    pub fn is_repeat(&self) -> bool {
+        !self.tried.is_empty()
+    }
+}
+
 impl Picked {
     /// The release the instance runs.
     pub fn group(&self) -> &str {

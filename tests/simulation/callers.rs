@@ -11,7 +11,7 @@ use crate::chance::Chance;
 use crate::fleet::number_of;
 use crate::lines::Line;
 use crate::packet::Flow;
-use crate::picks::Picks;
+use crate::picks::{Picks, Place};
 use crate::planted::Planted;
 use crate::world::{Event, SERVICES, World};
 
@@ -409,7 +409,12 @@ impl World {
             }
             let rng = caller.chance.generator();
             let picked = caller.core.pick(name, &mut turn, now, rng);
-            self.check_pick(number, service, picked.as_ref(), is_first)?;
+            let place = match is_first {
+                true => Place::Drawn,
+                false if turn.is_repeat() => Place::None,
+                false => Place::DrawnBefore,
+            };
+            self.check_pick(number, service, picked.as_ref(), place)?;
             is_first = false;
             let Some(picked) = picked else {
                 self.counts.waits += 1;

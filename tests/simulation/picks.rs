@@ -28,6 +28,16 @@ pub(crate) struct Picks {
     run: Option<Run>,
 }
 
+/// A pick's place in the order of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Drawn,
+    /// By a pick that found nobody.
+    DrawnBefore,
+    /// A repeat takes none: the shares are those of all first attempts.
+    None,
+}
+
 /// Who takes calls by one view and one set of connections.
 #[derive(Debug)]
 struct Expected {
@@ -161,7 +171,7 @@ impl World {
         number: usize,
         service: usize,
         picked: Option<&Picked>,
-        is_first: bool,
+        place: Place,
     ) -> Result<(), String> {
         let wrong = |what: String| Err(format!("caller {number} of {}: {what}", SERVICES[service]));
         let caller = &mut self.callers[number];
@@ -201,11 +211,14 @@ impl World {
                 picked.group()
             ));
         }
-        if !is_first {
-            picks.interrupted();
-            return Ok(());
+        match place {
+            Place::Drawn => picks.count(picked.group()).or_else(wrong),
+            Place::DrawnBefore => {
+                picks.interrupted();
+                Ok(())
+            }
+            Place::None => Ok(()),
         }
-        picks.count(picked.group()).or_else(wrong)
     }
 
     /// What a replica says must have been true, and be no older than what it

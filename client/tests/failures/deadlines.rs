@@ -69,6 +69,29 @@ async fn another_instance_is_asked_after_a_while_when_the_caller_said_nothing_of
     assert!(took >= Duration::from_secs(5), "{took:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_comes_back_is_asked_when_the_other_hangs() {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 2).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    let service = client.service("catalog").idempotent(true);
+    let service = service.attempt_timeout(Duration::from_millis(50));
+    let catalog = CatalogClient::new(service.await.unwrap());
+    get(&catalog, 1).await.unwrap();
+    instances[1].fail(Fault::Dead);
+    while instances[1].is_connected() {
+        tokio::task::yield_now().await;
+    }
+    instances[0].fail(Fault::Stuck);
+    let heals = async {
+        // After the other was to be asked as well.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        instances[1].heal();
+    };
+    let (answered_by, ()) = tokio::join!(get(&catalog, 1), heals);
+    assert_eq!(answered_by.unwrap(), "v1-1");
+}
+
 /// The connection breaks when a ping is not answered, and the call with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_to_a_frozen_instance_ends_with_the_connection() {
