@@ -17,7 +17,7 @@ use tonic::body::Body;
 use crate::backoff::Backoff;
 use crate::coverage::LinkState;
 use crate::endpoint::{Connection, Outcome};
-use crate::fair_timer::{FairSleep, FairTimer};
+use crate::fair_timer::{Census, FairSleep, FairTimer};
 use crate::heard::Heard;
 use crate::record::Record;
 use crate::vitals::Vitals;
@@ -35,7 +35,8 @@ const RETRY_MOST: Duration = Duration::from_secs(3);
 const HELD_WELL: Duration = Duration::from_secs(1);
 
 /// A peer that answers no ping within this is gone, whatever TCP says: of the
-/// time that this process had.
+/// time that this process had; twice this while most of the service's peers are
+/// silent.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pings that find a peer which hangs.
@@ -79,6 +80,8 @@ pub(crate) struct Surroundings {
     pub(crate) last_error: Mutex<Option<String>>,
     /// Bounds the attempts made at once.
     pub(crate) attempts: Semaphore,
+    /// How many are connected, and how many of these are silent.
+    pub(crate) census: Arc<Census>,
 }
 
 type Http2 = hyper::client::conn::http2::Connection<TokioIo<Heard>, Body, TokioExecutor>;
@@ -156,27 +159,27 @@ impl Link {
             .await
             .map_err(|e| e.to_string())?;
         tokio::select! {
-            held = self.attempt(surroundings.protocol) => held,
+            held = self.attempt(surroundings) => held,
             () = FairSleep::after(CONNECT_TIMEOUT) => {
                 Err(format!("no connection within {CONNECT_TIMEOUT:.1?}"))
             }
         }
     }
 
-    async fn attempt(&self, protocol: Protocol) -> Result<Held, String> {
+    async fn attempt(&self, surroundings: &Surroundings) -> Result<Held, String> {
         if self.authority.is_none() {
             return Err("the address is not host:port".to_owned());
         }
         let stream = TcpStream::connect(&*self.address)
             .await
             .map_err(|e| e.to_string())?;
-        let Protocol::Http2 { ping_interval } = protocol else {
+        let Protocol::Http2 { ping_interval } = surroundings.protocol else {
             return Ok(Held::Probed);
         };
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let (stream, heard) = Heard::on(stream);
         let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(FairTimer)
+            .timer(FairTimer::of(&surroundings.census, ping_interval))
             .keep_alive_interval(ping_interval)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)

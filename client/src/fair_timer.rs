@@ -1,11 +1,15 @@
-//! Waits for a peer in which only time counts that this process had, too.
+//! Waits for a peer that do not take a fault of this process, or of the network, for many of its peers'.
 //!
 //! A process that was stopped, or got no processor, finds that its timers are
 //! over before it has read what came meanwhile. Peers that answered in time
-//! would be taken for dead, all at once.
+//! would be taken for dead, all at once: so only time counts that this process
+//! had, too. And when most peers of a service are silent at once, what they
+//! have in common is likelier to fail, for a moment, than each of them.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,19 +32,41 @@ const STEPS_MOST: u32 = 5;
 const FAIR_MAX: Duration = Duration::from_secs(2);
 
 /// The timer of an HTTP/2 connection: short times are fair to the peer.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FairTimer;
+#[derive(Debug)]
+pub(crate) struct FairTimer {
+    /// `None` where short times are not only for answers.
+    member: Option<Arc<Member>>,
+}
+
+/// The connections to one service.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    connections: AtomicUsize,
+    /// Those whose peer has owed an answer for a step at least.
+    silent: AtomicUsize,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Member {
+    census: Arc<Census>,
+}
 
 /// Ends after a time.
 #[derive(Debug)]
 pub(crate) struct FairSleep {
     sleep: Pin<Box<tokio::time::Sleep>>,
     wait: Wait,
+    member: Option<Arc<Member>>,
+    is_silent: bool,
+    /// It waited once more, as most others were silent too.
+    was_prolonged: bool,
 }
 
 /// What is left of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wait {
+    whole: Duration,
     step: Duration,
     /// When the step under way should end.
     ends: Instant,
@@ -60,6 +86,7 @@ impl Wait {
         };
         let step = time / steps;
         Self {
+            whole: time,
             step,
             ends: now + step,
             steps_left: steps,
@@ -68,6 +95,10 @@ impl Wait {
                 false => steps * STEPS_MOST,
             },
         }
+    }
+
+    fn is_for_answer(&self) -> bool {
+        self.whole <= FAIR_MAX
     }
 
     /// A step has ended. When the next does; `None` when the wait is over.
@@ -84,24 +115,78 @@ impl Wait {
     }
 }
 
+// === impl Census ===
+
+impl Census {
+    fn most_are_silent(&self) -> bool {
+        let silent = self.silent.load(Ordering::Relaxed);
+        silent * 2 > self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Member {
+    fn of(census: &Arc<Census>) -> Self {
+        census.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            census: Arc::clone(census),
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.census.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 // === impl FairSleep ===
 
 impl FairSleep {
     /// So long from now.
     pub(crate) fn after(time: Duration) -> Self {
-        let now = Instant::now();
-        Self::until(now + time)
+        Self::until(Instant::now() + time, None)
     }
 
-    fn until(deadline: Instant) -> Self {
+    fn until(deadline: Instant, member: Option<Arc<Member>>) -> Self {
         let wait = Wait::until(deadline, Instant::now());
-        let sleep = Box::pin(tokio::time::sleep_until(wait.ends));
-        Self { sleep, wait }
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(wait.ends)),
+            wait,
+            member,
+            is_silent: false,
+            was_prolonged: false,
+        }
     }
 
     fn reset(&mut self, deadline: Instant) {
+        self.is_heard();
+        self.was_prolonged = false;
         self.wait = Wait::until(deadline, Instant::now());
         self.sleep.as_mut().reset(self.wait.ends);
+    }
+
+    fn is_heard(&mut self) {
+        if let Some(member) = self.member.as_ref().filter(|_| self.is_silent) {
+            member.census.silent.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.is_silent = false;
+    }
+
+    /// A step has ended. When the next does; `None` when the wait is over.
+    fn step(&mut self, now: Instant) -> Option<Instant> {
+        let next = self.wait.step(now);
+        let Some(member) = self.member.as_ref().filter(|_| self.wait.is_for_answer()) else {
+            return next;
+        };
+        if !std::mem::replace(&mut self.is_silent, true) {
+            member.census.silent.fetch_add(1, Ordering::Relaxed);
+        }
+        if next.is_some() || self.was_prolonged || !member.census.most_are_silent() {
+            return next;
+        }
+        self.was_prolonged = true;
+        self.wait = Wait::until(now + self.wait.whole, now);
+        Some(self.wait.ends)
     }
 }
 
@@ -111,7 +196,7 @@ impl Future for FairSleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            let Some(next) = self.wait.step(Instant::now()) else {
+            let Some(next) = self.step(Instant::now()) else {
                 return Poll::Ready(());
             };
             self.sleep.as_mut().reset(next);
@@ -119,17 +204,34 @@ impl Future for FairSleep {
     }
 }
 
+impl Drop for FairSleep {
+    fn drop(&mut self) {
+        self.is_heard();
+    }
+}
+
 impl Sleep for FairSleep {}
 
 // === impl FairTimer ===
 
+impl FairTimer {
+    /// Of a connection that asks its peer that often whether it is there.
+    pub(crate) fn of(census: &Arc<Census>, asks_every: Option<Duration>) -> Self {
+        let is_apart = asks_every.is_some_and(|every| every > FAIR_MAX);
+        Self {
+            member: is_apart.then(|| Arc::new(Member::of(census))),
+        }
+    }
+}
+
 impl Timer for FairTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        Box::pin(FairSleep::after(duration))
+        let deadline = Instant::now() + duration;
+        Box::pin(FairSleep::until(deadline, self.member.clone()))
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(FairSleep::until(deadline.into()))
+        Box::pin(FairSleep::until(deadline.into(), self.member.clone()))
     }
 
     fn now(&self) -> std::time::Instant {
@@ -194,12 +296,48 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_can_begin_anew_and_a_long_one_is_one_timer() {
-        let mut wait = FairTimer.sleep(Duration::from_secs(5));
+        let timer = FairTimer { member: None };
+        let mut wait = timer.sleep(Duration::from_secs(5));
         let now = Instant::now();
-        FairTimer.reset(&mut wait, (now + ms(500)).into());
+        timer.reset(&mut wait, (now + ms(500)).into());
         wait.await;
         assert_eq!(now.elapsed().as_millis() / 10, 50);
         let long = Wait::until(now + Duration::from_secs(5), now);
         assert_eq!(long.in_any_case, 1);
+    }
+
+    /// How long peers have that owe an answer, so many of so many connections.
+    async fn wait_for(silent: usize, connections: usize) -> Duration {
+        let census = Arc::new(Census::default());
+        let timers: Vec<FairTimer> = (0..connections)
+            .map(|_| FairTimer::of(&census, Some(Duration::from_secs(5))))
+            .collect();
+        let begun = Instant::now();
+        let waits = timers[..silent].iter().map(|timer| timer.sleep(ms(2_000)));
+        let waits: Vec<_> = waits.map(tokio::spawn).collect();
+        for wait in waits {
+            wait.await.unwrap();
+        }
+        let took = begun.elapsed();
+        drop(timers);
+        assert_eq!(census.silent.load(Ordering::Relaxed), 0);
+        assert_eq!(census.connections.load(Ordering::Relaxed), 0);
+        took
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_most_are_silent_at_once_they_have_twice_the_time() {
+        let cases = [
+            (1, 5, 2),
+            (3, 6, 2),
+            (1, 2, 2),
+            (4, 6, 4),
+            (5, 5, 4),
+            (1, 1, 4),
+        ];
+        for (silent, connections, seconds) in cases {
+            let took = wait_for(silent, connections).await;
+            assert_eq!(took.as_secs(), seconds, "{silent} of {connections}");
+        }
     }
 }

@@ -80,6 +80,7 @@ impl Pool {
                 suspicion: Arc::default(),
                 last_error: Mutex::new(None),
                 attempts: Semaphore::new(ATTEMPTS_AT_ONCE),
+                census: Arc::default(),
             }),
             budget: Budget::new(now),
             meter: RepeatMeter::of(subscription.service()),
