@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: &[&str] = &["etcd.proto"];
+const FILES: &[&str] = &["etcd.proto", "nacos.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

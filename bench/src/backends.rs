@@ -2,6 +2,7 @@
 
 pub(crate) mod etcd;
 pub(crate) mod null;
+pub(crate) mod rnacos;
 pub(crate) mod trimtab;
 
 use std::net::SocketAddr;

@@ -11,28 +11,32 @@ use tokio::time::timeout;
 use crate::backends::Backend;
 use crate::backends::etcd::Etcd;
 use crate::backends::null::Null;
+use crate::backends::rnacos::Rnacos;
 use crate::backends::trimtab::Trimtab;
 use crate::failure::Failure;
 use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::process;
-use crate::report::{Peer, Report, json, table};
+use crate::report::{Peer, Report, goals, json, picture, table};
 use crate::scale::Scale;
 use crate::workloads::{self, Notes, Trial, Workload};
 
 pub(crate) const EXAMPLES: &str = "\
 Servers are started on loopback with data in a directory that is removed afterwards. Registered are only
-addresses in 127.0.0.0/8. etcd must be on PATH (Debian: apt-get install etcd-server); if it is missing, it is left out with
-a notice.
+addresses in 127.0.0.0/8. etcd must be on PATH (Debian: apt-get install etcd-server), r-nacos as well
+(cargo install rnacos --locked); who is missing is left out with a notice.
 
 Examples:
   cargo run --release -p trimtab-bench -- compare
-  cargo run --release -p trimtab-bench -- compare --output run.json
+  cargo run --release -p trimtab-bench -- compare --output run.json --picture run.svg
   cargo run --release -p trimtab-bench -- compare --only register,lookup --backends trimtab,null
   cargo run --release -p trimtab-bench -- compare --quick";
 
 /// No run of one workload against one backend takes longer; one that does is given up, with a notice.
 const TRIAL_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// Whose failures are ours; those of others are noticed.
+const OURS: [&str; 2] = ["null", "trimtab"];
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -43,7 +47,7 @@ pub(crate) struct CompareArgs {
     /// Only these workloads
     #[arg(long, value_name = "WORKLOAD,...", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these backends: trimtab, null, etcd
+    /// Only these backends: trimtab, null, etcd, r-nacos
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     backends: Vec<String>,
     /// How often each workload is run against each backend [default: 3, with --quick 1]
@@ -55,6 +59,9 @@ pub(crate) struct CompareArgs {
     /// Write every value of every round there, as JSON
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Draw latencies and fan-out there, as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// The trimtab to measure [default: a release build of this tree]
     #[arg(long, value_name = "BINARY")]
     trimtab: Option<PathBuf>,
@@ -93,6 +100,7 @@ impl CompareArgs {
             Box::new(Null),
             Box::new(Trimtab::find(self.trimtab.clone())),
             Box::new(Etcd),
+            Box::new(Rnacos),
         ];
         let names: Vec<&str> = all.iter().map(|one| one.name()).collect();
         known("--backends", &self.backends, &names)?;
@@ -141,6 +149,7 @@ pub(crate) async fn run(args: &CompareArgs) -> Result<(), Failure> {
         directory: directory.path().to_owned(),
         figures: Figures::default(),
         notices: Vec::new(),
+        failed: Vec::new(),
         said: HashSet::new(),
     };
     let (peers, backends) = session.present(args.backends()?);
@@ -157,8 +166,19 @@ pub(crate) async fn run(args: &CompareArgs) -> Result<(), Failure> {
     if let Some(path) = &args.output {
         json::write(&report, path)?;
     }
-    let written = writeln!(io::stdout(), "{}", table::markdown(&report));
-    written.map_err(Failure::system("printing the table"))
+    if let Some(path) = &args.picture {
+        picture::write(&report, path)?;
+    }
+    let (goals, table) = (goals::markdown(&report), table::markdown(&report));
+    let written = writeln!(io::stdout(), "{goals}{table}");
+    written.map_err(Failure::system("printing the table"))?;
+    match session.failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Wrong(format!(
+            "failed: {}",
+            session.failed.join(", ")
+        ))),
+    }
 }
 
 /// A run under way.
@@ -167,6 +187,8 @@ struct Session {
     directory: PathBuf,
     figures: Figures,
     notices: Vec<String>,
+    /// Workloads that one of our own servers did not get through.
+    failed: Vec<String>,
     said: HashSet<String>,
 }
 
@@ -218,6 +240,9 @@ impl Session {
                     took.as_secs_f64()
                 ));
                 if let Err(why) = ran {
+                    if OURS.contains(&name) {
+                        self.failed.push(format!("{} with {name}", workload.name()));
+                    }
                     self.notice(format!("{} with {name} failed: {why}", workload.name()));
                 }
             }

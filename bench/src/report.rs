@@ -1,6 +1,8 @@
-//! What a run says in the end: a table for people, JSON for programs.
+//! What a run says in the end: tables for people, JSON for programs, a picture.
 
+pub(crate) mod goals;
 pub(crate) mod json;
+pub(crate) mod picture;
 pub(crate) mod table;
 
 use serde::Serialize;

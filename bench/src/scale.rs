@@ -23,6 +23,8 @@ pub(crate) struct Scale {
     pub(crate) instances: usize,
     /// Leases that lapse at once.
     pub(crate) lapsing: usize,
+    /// Their TTL: long enough that all are registered, and renewed together, before the first lapses.
+    pub(crate) lapse_after: Duration,
     /// How often the leader is killed in a round.
     pub(crate) kills: usize,
     /// How long instances come and go.
@@ -42,6 +44,7 @@ impl Scale {
             changes: 20,
             instances: 100_000,
             lapsing: 10_000,
+            lapse_after: Duration::from_secs(12),
             kills: 3,
             churn: Duration::from_secs(24),
         }
@@ -59,6 +62,7 @@ impl Scale {
             changes: 3,
             instances: 2_000,
             lapsing: 200,
+            lapse_after: Duration::from_secs(4),
             kills: 1,
             churn: Duration::from_secs(1),
         }

@@ -6,9 +6,9 @@ use super::{Peer, Report};
 use crate::figures::{Better, Row, Spread};
 
 /// Whose ratios to the others are shown.
-const OURS: &str = "trimtab";
+pub(super) const OURS: &str = "trimtab";
 /// Who is no peer, but the ceiling.
-const CEILING: &str = "null";
+pub(super) const CEILING: &str = "null";
 
 /// The whole report.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -116,7 +116,7 @@ fn cell(spread: Spread) -> String {
 }
 
 /// Three digits, and thousands apart.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1_000.0 {
         // Whole numbers far below 2^52: exact.

@@ -18,8 +18,6 @@ use crate::sample::{PER_SERVICE, Sample, service_name};
 
 /// Of the instances of each service, so many lapse: less than half, which is where Trimtab's brake begins.
 const LAPSING_PER_SERVICE: usize = 40;
-/// Long enough that all are registered, and renewed together, before the first lapses.
-const SHORT_TTL: Duration = Duration::from_secs(12);
 /// How long after their time they may take to go.
 const GOING_TIME_MAX: Duration = Duration::from_secs(40);
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -57,11 +55,12 @@ impl Workload for Expiring {
             let lines = Lines::to(&servers, CONNECTIONS);
             let stayers: Arc<dyn Clients> = cluster.clients(&lines).await?.into();
             let lapsing: Arc<dyn Clients> = cluster.clients(&lines).await?.into();
+            let ttl = trial.scale.lapse_after;
             let services = trial.scale.lapsing / LAPSING_PER_SERVICE;
             let staying = fill(&stayers, services, LAPSING_PER_SERVICE..PER_SERVICE, TTL).await?;
-            let leases = fill(&lapsing, services, 0..LAPSING_PER_SERVICE, SHORT_TTL).await?;
-            let (_, _stay) = renew_once(stayers.clone(), &staying).await?;
-            let (due, _silent) = renew_once(lapsing, &leases).await?;
+            let leases = fill(&lapsing, services, 0..LAPSING_PER_SERVICE, ttl).await?;
+            let (_, _stay) = renew_once(stayers.clone(), &staying, TTL).await?;
+            let (due, _silent) = renew_once(lapsing, &leases, ttl).await?;
             measure(&stayers, services, due, &mut trial).await
         })
     }
@@ -92,6 +91,7 @@ async fn fill(
 async fn renew_once(
     clients: Arc<dyn Clients>,
     leases: &[Lease],
+    ttl: Duration,
 ) -> Result<(Instant, Option<Held>), Failure> {
     let Some(renew) = clients.renew() else {
         drop(clients);
@@ -103,7 +103,7 @@ async fn renew_once(
         .map(|(at, part)| renew.open(at, part, 100));
     let mut streams: Vec<Box<dyn Renewals>> = try_join_all(opened).await?;
     try_join_all(streams.iter_mut().map(|stream| stream.all())).await?;
-    let due = Instant::now() + SHORT_TTL;
+    let due = Instant::now() + ttl;
     let held = Held {
         _streams: streams,
         _clients: clients,

@@ -31,6 +31,10 @@ const FEW: usize = 2;
 const MANY: usize = 100;
 /// Changes before those that count.
 const WARM_UP_CHANGES: u64 = 2;
+/// Of the watchers of a list, one more in so many never reads.
+const SLOW_PART: usize = 10;
+/// Who never reads lets the server send so much ahead: less than one list.
+const SLOW_WINDOW_BYTES: u32 = 16 << 10;
 
 /// The workload.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ struct Case {
     watchers: usize,
     connections: usize,
     instances: usize,
+    /// Watchers beside those that are counted, which never read.
+    slow: usize,
 }
 
 impl Workload for FanningOut {
@@ -78,6 +84,7 @@ fn cases(watchers: &[usize]) -> Vec<Case> {
             watchers,
             connections,
             instances: FEW,
+            slow: 0,
         }
     });
     let own = Case {
@@ -85,14 +92,23 @@ fn cases(watchers: &[usize]) -> Vec<Case> {
         watchers: most,
         connections: most,
         instances: FEW,
+        slow: 0,
     };
-    let list = Case {
-        name: format!("{most} watchers on {SHARED_CONNECTIONS} connections, {MANY} instances"),
-        watchers: most,
-        connections: SHARED_CONNECTIONS,
+    // A list is a hundred times as long.
+    let fewer = (most / 10).max(1);
+    let slow = (fewer / SLOW_PART).max(1);
+    let list = |name: String, slow| Case {
+        name,
+        watchers: fewer,
+        connections: fewer.min(SHARED_CONNECTIONS),
         instances: MANY,
+        slow,
     };
-    shared.chain([own, list]).collect()
+    let alone = format!("{fewer} watchers of {MANY} instances");
+    let among = format!("{fewer} watchers of {MANY} instances, {slow} more do not read");
+    shared
+        .chain([own, list(alone, 0), list(among, slow)])
+        .collect()
 }
 
 async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> Result<(), Failure> {
@@ -107,7 +123,11 @@ async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> R
     let lines = Lines::to(&servers, connections);
     let clients = cluster.clients(&lines).await?;
     let clients: Arc<dyn Clients> = clients.into();
-    let watchers = open(clients.fanout(), &service, case.watchers).await?;
+    let mut slow_lines = Lines::to(&servers, case.slow);
+    slow_lines.window = Some(SLOW_WINDOW_BYTES);
+    let slow = cluster.clients(&slow_lines).await?;
+    let _unread = open(slow.fanout(), "slow", &service, case.slow).await?;
+    let watchers = open(clients.fanout(), "watcher", &service, case.watchers).await?;
 
     let board = Arc::new(Board::new(case.watchers));
     let mut tasks = JoinSet::new();
@@ -119,6 +139,7 @@ async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> R
         service: &service,
         fanout: writer.fanout(),
         board: &board,
+        confirmed: case.slow == 0,
         received: &lines.received,
     };
     for number in 1..=WARM_UP_CHANGES {
@@ -141,11 +162,12 @@ fn told(failure: Failure, tasks: &mut JoinSet<Result<(), Failure>>) -> Failure {
 
 async fn open(
     fanout: &dyn Fanout,
+    name: &str,
     service: &str,
     count: usize,
 ) -> Result<Vec<Box<dyn Watcher>>, Failure> {
     stream::iter(0..count)
-        .map(|at| fanout.watch(at, format!("watcher-{at}"), service))
+        .map(|at| fanout.watch(at, format!("{name}-{at}"), service))
         .buffer_unordered(OPENING_AT_ONCE)
         .try_collect()
         .await
@@ -169,6 +191,8 @@ struct Changes<'a> {
     service: &'a str,
     fanout: &'a dyn Fanout,
     board: &'a Board,
+    /// Will all confirm?
+    confirmed: bool,
     received: &'a Received,
 }
 
@@ -208,7 +232,8 @@ impl Changes<'_> {
         let news = timeout(CHANGE_TIME_MAX, self.board.everyone());
         let receipts = async {
             let revision = self.fanout.change(self.service, number).await?;
-            let Some(receipts) = self.fanout.receipts(self.service, revision) else {
+            let receipts = self.fanout.receipts(self.service, revision);
+            let Some(receipts) = receipts.filter(|_| self.confirmed) else {
                 return Ok(None);
             };
             let waited = timeout(CHANGE_TIME_MAX, receipts).await;
