@@ -19,7 +19,7 @@ const COLORS: [RGBColor; 4] = [
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
 ];
-/// The axis of times begins no lower: ten microseconds.
+/// Nothing is drawn lower: ten microseconds.
 const LEAST_MILLIS: f64 = 0.01;
 
 /// One half of the picture.
@@ -73,11 +73,16 @@ fn panel<'a>(report: &'a Report, workload: &str, what: &str, title: &'static str
 
 /// A case in few words.
 fn label(case: &str) -> String {
-    case.trim_start_matches("1 replica, ")
+    let short = case
+        .trim_start_matches("1 replica, ")
         .replace(" watchers on ", " on ")
         .replace(" connections", "")
         .replace(" watchers, a connection each", ", each own")
-        .replace(", 100 instances", ", a list")
+        .replace(" watchers of 100 instances", ", a list");
+    match short.split_once(", a list, ") {
+        Some((watchers, _)) => format!("{watchers}, slow ones"),
+        None => short,
+    }
 }
 
 fn draw(
@@ -99,26 +104,21 @@ fn draw_panel(
     panel: &Panel<'_>,
     area: &DrawingArea<SVGBackend<'_>, Shift>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let spreads = |row: &Row| {
+    let medians = panel.rows.iter().flat_map(|row| {
         let peers = report.peers.iter();
-        peers
-            .filter_map(|peer| row.spread(peer.name))
-            .map(|own| own.max)
-            .collect::<Vec<_>>()
-    };
-    let most = panel
-        .rows
-        .iter()
-        .flat_map(|row| spreads(row))
-        .fold(1.0, f64::max);
+        peers.filter_map(|peer| Some(row.spread(peer.name)?.median))
+    });
+    let (least, most) = medians.fold((LEAST_MILLIS * 10.0, LEAST_MILLIS * 100.0), |all, one| {
+        (one.min(all.0), one.max(all.1))
+    });
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, (FONT, 18))
         .margin(14)
         .x_label_area_size(36)
         .y_label_area_size(56)
         .build_cartesian_2d(
-            (0..panel.rows.len()).into_segmented(),
-            (LEAST_MILLIS..most * 2.0).log_scale(),
+            (0..panel.rows.len().saturating_sub(1)).into_segmented(),
+            (least.max(LEAST_MILLIS) / 2.0..most * 4.0).log_scale(),
         )?;
     let name = |place: &SegmentValue<usize>| match place {
         SegmentValue::Exact(at) | SegmentValue::CenterOf(at) => {

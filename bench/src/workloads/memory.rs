@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::register::{CONNECTIONS, TTL, register_all};
 use super::{Trial, Workload};
-use crate::backends::{Backend, Cluster, Lines, Outcome, addresses};
+use crate::backends::{Backend, Cluster, Lines, Outcome, addresses, cpu};
 use crate::failure::Failure;
 use crate::figures::Better;
 use crate::process::Memory;
@@ -18,6 +18,8 @@ use crate::scale::Scale;
 /// Memory is looked at when it has been about the same for so long, or after a while in any case.
 const SETTLED: Duration = Duration::from_millis(500);
 const SETTLING_TIME_MAX: Duration = Duration::from_secs(5);
+/// Nothing is asked for so long.
+const REST: Duration = Duration::from_secs(2);
 /// Who does not know them by then has lost them.
 const RESTART_TIME_MAX: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -35,7 +37,7 @@ impl Workload for Remembering {
     }
 
     fn about(&self) -> &'static str {
-        "memory per instance with its lease; kill -9 and start: first correct answer"
+        "memory per instance with its lease; what a server does at rest; kill -9 and start: first correct answer"
     }
 
     fn rounds(&self, _scale: &Scale) -> usize {
@@ -63,6 +65,9 @@ impl Workload for Remembering {
             let anonymous = each(after.anonymous, before.anonymous);
             notes.add(&case, "allocated each", "B", Better::Lower, anonymous);
             drop(clients);
+            let at_rest = at_rest(&*cluster).await;
+            let what = "server CPU at rest";
+            notes.add(&case, what, "% of a core", Better::Lower, at_rest * 100.0);
 
             if let Some(server) = cluster.servers_mut().first_mut() {
                 server.process.kill();
@@ -77,6 +82,14 @@ impl Workload for Remembering {
             Ok(())
         })
     }
+}
+
+/// What part of a core is used while nobody asks for anything.
+async fn at_rest(cluster: &dyn Cluster) -> f64 {
+    let (before, begun) = (cpu(cluster), Instant::now());
+    sleep(REST).await;
+    let used = cpu(cluster).saturating_sub(before);
+    used.as_secs_f64() / begun.elapsed().as_secs_f64()
 }
 
 /// What the server holds when that no longer changes.
