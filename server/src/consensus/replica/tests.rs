@@ -1,6 +1,7 @@
 //! Three replicas in one thread that exchange their batches by hand.
 
 mod members;
+mod orphaned;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
