@@ -1,5 +1,6 @@
 //! Three replicas in one thread that exchange their batches by hand.
 
+mod cadence;
 mod members;
 mod orphaned;
 
