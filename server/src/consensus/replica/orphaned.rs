@@ -14,10 +14,10 @@ use raft::INVALID_ID;
 
 use super::*;
 
-/// How often each voter asks before it leaves it to the usual timeout: the
-/// others may hear a little later that the leader has gone, and be deaf to the
-/// first question.
-const TURNS: u32 = 3;
+/// How often each voter asks before it leaves it to the usual timeout: on a
+/// busy machine the others may hear late that the leader has gone, and until
+/// then are deaf to the question.
+const TURNS: u32 = 8;
 
 /// Since the leader was said to be gone.
 #[derive(Debug)]
