@@ -133,15 +133,8 @@ impl Link {
 
     /// A call to it ended.
     pub(crate) fn note(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Answered => self.record.answered(),
-            Outcome::Failed if self.record.failed() => self.suspicion.notify_one(),
-            Outcome::Failed
-            | Outcome::Lost
-            | Outcome::Declined
-            | Outcome::Abandoned
-            | Outcome::GivenUp
-            | Outcome::Unsent => {}
+        if self.record.note(outcome) {
+            self.suspicion.notify_one();
         }
     }
 

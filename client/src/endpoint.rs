@@ -57,7 +57,7 @@ pub(crate) struct Endpoint<L = Link> {
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// An answer that does not put the blame on the instance.
     Answered,
     /// No answer, or one that says the instance is at fault.

@@ -78,6 +78,21 @@ impl<L: Connection> Lineup<L> {
         self.endpoints.values().map(|endpoint| &endpoint.link)
     }
 
+    /// Everybody it has a connection for.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint<L>>> {
+        self.endpoints.values()
+    }
+
+    /// The one with that id.
+    pub(crate) fn endpoint(&self, id: &str) -> Option<&Arc<Endpoint<L>>> {
+        self.endpoints.get(id)
+    }
+
+    /// What the newest picker gives each group, in basis points.
+    pub(crate) fn weights(&self) -> &[(Arc<str>, u32)] {
+        &self.weights
+    }
+
     /// Follows a new view: one endpoint, and so one connection, for each
     /// instance that is not on its way out, or of this caller's subset of
     /// them; those that are keep what they have. What a view takes away
@@ -93,6 +108,23 @@ impl<L: Connection> Lineup<L> {
         self.said = view;
         self.held = decision.held;
         self.adopt(decision.view, loads, now, open);
+    }
+
+    /// Lets go of instances that a view took away, connects to others in place
+    /// of those that are down, and leaves out, or takes back, those that calls
+    /// fail at. Whether a picker would differ, beyond what connections it is
+    /// made of.
+    pub(crate) fn look_after(
+        &mut self,
+        loads: &Loads,
+        now: Instant,
+        mut open: impl FnMut(&Arc<str>) -> Arc<L>,
+        rng: &mut impl Rng,
+    ) -> bool {
+        let let_go = self.let_go(loads, now, &mut open);
+        self.fill_up(loads, now, open);
+        let judged = self.judge(now, rng);
+        let_go || judged || self.has_stepped(now)
     }
 
     /// Lets go of what need not be held any longer: time has passed, or a

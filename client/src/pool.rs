@@ -310,18 +310,13 @@ impl Worker {
         }
     }
 
-    /// Lets go of instances that a view took away, connects to others in place
-    /// of those that are down, and leaves out, or takes back, those that calls
-    /// fail at. Whether there is news for the picker.
+    /// Whether there is news for the picker.
     fn look_after(&mut self) -> bool {
         let surroundings = &self.shared.surroundings;
         let open = |address: &Arc<str>| Link::open(address, Arc::clone(surroundings));
         let loads = self.subscription.loads();
-        let now = Instant::now();
-        let let_go = self.lineup.let_go(loads, now, open);
-        self.lineup.fill_up(loads, now, open);
-        let judged = self.lineup.judge(now, &mut rand::rng());
-        let_go || judged || self.lineup.has_stepped(now)
+        let (lineup, now) = (&mut self.lineup, Instant::now());
+        lineup.look_after(loads, now, open, &mut rand::rng())
     }
 
     /// Returns the picker that was in use.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use crate::endpoint::Outcome;
 use crate::policy::OutlierPolicy;
 
 /// What calls to one instance came to. Written by every call.
@@ -18,7 +19,7 @@ pub(crate) struct Record {
 
 /// What follows from a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// Takes its share.
     Good,
     /// Takes no calls while others can.
@@ -42,6 +43,22 @@ impl Default for Record {
 }
 
 impl Record {
+    /// A call ended. Whether it is time for a judgement. Only answers and
+    /// failures of the instance itself count: a lost connection says so by
+    /// being lost.
+    pub(crate) fn note(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Answered => self.answered(),
+            Outcome::Failed => return self.failed(),
+            Outcome::Lost
+            | Outcome::Declined
+            | Outcome::Abandoned
+            | Outcome::GivenUp
+            | Outcome::Unsent => {}
+        }
+        false
+    }
+
     /// A call was answered.
     pub(crate) fn answered(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@
 //! this crate a second time, and would not test the crate that is shipped.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
@@ -15,16 +15,20 @@ use trimtab_proto::v1 as wire;
 use crate::conversation::{Conversation, Ended};
 use crate::course::Course;
 pub use crate::coverage::LinkState;
-use crate::endpoint::{Connection, Endpoint, Terms};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::lineup::Lineup;
 use crate::picker::Picker;
-use crate::record::Record;
-use crate::sticky::Affinity;
+pub use crate::record::Standing;
 use crate::subscription::{Known, Source, Subscription, Subscriptions};
-use crate::ticket::{Ticket, pick};
-use crate::vitals::Vitals;
 use crate::watcher::{Standpoint, Watcher};
+
+mod calls;
+mod link;
+
+pub use calls::{Outcome, Picked, Turn};
+pub use link::Wish;
+use link::{Link, Wishes, wished};
 
 /// Everything of one calling process that decides.
 #[derive(Debug)]
@@ -48,53 +52,22 @@ struct Line {
     subscription: Subscription,
     lineup: Lineup<Link>,
     picker: Arc<Picker<Arc<Endpoint<Link>>>>,
-    wishes: Arc<Mutex<Vec<Wish>>>,
-}
-
-/// What is to be done about a connection, by address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
-    /// Connect, and go on trying.
-    Open(Arc<str>),
-    /// Try now rather than later, if it is down.
-    Retry(Arc<str>),
-    /// Let it end.
-    Close(Arc<str>),
-}
-
-/// A connection that the simulation keeps.
-#[derive(Debug)]
-struct Link {
-    address: Arc<str>,
-    vitals: Arc<Vitals>,
-    record: Record,
-    wishes: Arc<Mutex<Vec<Wish>>>,
-}
-
-/// A call between attempts.
-#[derive(Debug, Default)]
-pub struct Turn {
-    ticket: Option<Ticket>,
-    tried: Vec<Arc<Endpoint<Link>>>,
-}
-
-/// A call on its way to an instance.
-#[derive(Debug)]
-pub struct Picked {
-    endpoint: Arc<Endpoint<Link>>,
-    terms: Terms,
+    wishes: Wishes,
+    /// Connections changed since the picker was built.
+    has_news: bool,
 }
 
 impl Caller {
-    /// A process that calls these services and knows so many replicas.
+    /// A process in `zone`, or nowhere if that is empty, that calls these
+    /// services and knows so many replicas.
     ///
     /// # Errors
     /// When the id or a name is not valid.
-    pub fn new(id: &str, services: &[&str], replicas: usize) -> Result<Self, Error> {
+    pub fn new(id: &str, zone: &str, services: &[&str], replicas: usize) -> Result<Self, Error> {
         let watcher = Watcher {
             id: id.to_owned(),
             name: id.to_owned(),
-            zone: String::new(),
+            zone: zone.to_owned(),
             report_interval: None,
             instance_metrics: false,
         };
@@ -103,7 +76,7 @@ impl Caller {
         let origin = Instant::now();
         let standpoint = Standpoint {
             caller: id.into(),
-            zone: "".into(),
+            zone: zone.into(),
             origin,
             instance_metrics: false,
         };
@@ -115,6 +88,7 @@ impl Caller {
                 subscription,
                 picker: Arc::new(Picker::empty(origin)),
                 wishes: Arc::default(),
+                has_news: false,
             };
             lines.insert((*service).to_owned(), line);
         }
@@ -247,36 +221,54 @@ impl Caller {
         if let Some(view) = view {
             let wishes = &line.wishes;
             let loads = line.subscription.loads();
-            line.lineup.follow(view, loads, now, |address| {
-                wished(wishes).push(Wish::Open(Arc::clone(address)));
-                Arc::new(Link::new(address, wishes))
-            });
+            let open = |address: &Arc<str>| Link::open(address, wishes);
+            line.lineup.follow(view, loads, now, open);
             line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
         std::mem::take(&mut wished(&line.wishes))
     }
 
-    /// Lets go of instances that a view took away, where it is time to; when
+    /// Does what time, connections or failures of calls ask for: lets go of
+    /// instances that a view took away, fills a subset up, judges instances,
+    /// takes a step of a warm-up. Calls take notice unless told not to; when
     /// to ask again.
-    pub fn let_go(
+    pub fn look_after(
         &mut self,
         service: &str,
         now: Duration,
+        takes_notice: bool,
         rng: &mut impl Rng,
     ) -> (Vec<Wish>, Option<Duration>) {
         let now = self.origin + now;
+        self.latest = now;
         let Some(line) = self.lines.get_mut(service) else {
             return (Vec::new(), None);
         };
         let wishes = &line.wishes;
-        let open = |address: &Arc<str>| Arc::new(Link::new(address, wishes));
+        let open = |address: &Arc<str>| Link::open(address, wishes);
         let loads = line.subscription.loads();
-        if line.lineup.let_go(loads, now, open) {
+        let looked_after = line.lineup.look_after(loads, now, open, rng);
+        let has_news = std::mem::take(&mut line.has_news) || looked_after;
+        if has_news && takes_notice {
             line.picker = Arc::new(line.lineup.picker(now, rng));
         }
-        let until = line.lineup.held_until();
-        let until = until.map(|until| until.saturating_duration_since(self.origin));
-        (std::mem::take(&mut wished(&line.wishes)), until)
+        let due = line.lineup.due(now).saturating_duration_since(self.origin);
+        (std::mem::take(&mut wished(&line.wishes)), Some(due))
+    }
+
+    /// How each instance stands that it has a connection for.
+    pub fn standings(&self, service: &str) -> Vec<(Arc<str>, Standing)> {
+        let lines = self.lines.get(service).into_iter();
+        let endpoints = lines.flat_map(|line| line.lineup.endpoints());
+        endpoints
+            .map(|it| (Arc::clone(&it.id), it.link.record.standing()))
+            .collect()
+    }
+
+    /// What calls give each group, in basis points.
+    pub fn weights(&self, service: &str) -> &[(Arc<str>, u32)] {
+        let line = self.lines.get(service);
+        line.map_or(&[], |line| line.lineup.weights())
     }
 
     /// Says that calls follow a revision, as it is said after the last call
@@ -291,24 +283,24 @@ impl Caller {
         }
     }
 
-    /// A connection came up or went down; calls take notice unless told not to.
-    pub fn connected(
-        &mut self,
-        service: &str,
-        address: &str,
-        state: LinkState,
-        takes_notice: bool,
-        rng: &mut impl Rng,
-    ) {
+    /// A connection came up or went down. Calls take notice at the next
+    /// [`Caller::look_after`], or [`Caller::take_notice`].
+    pub fn connected(&mut self, service: &str, address: &str, state: LinkState) {
         let Some(line) = self.lines.get_mut(service) else {
             return;
         };
+        line.has_news = true;
         for link in line.lineup.connections() {
             if *link.address == *address {
                 link.vitals.went(state);
             }
         }
-        if takes_notice {
+    }
+
+    /// A planted bug: calls take notice of connections, and nothing else is
+    /// done about them.
+    pub fn take_notice(&mut self, service: &str, rng: &mut impl Rng) {
+        if let Some(line) = self.lines.get_mut(service) {
             line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
     }
@@ -327,110 +319,4 @@ impl Caller {
             line.picker = Arc::new(line.lineup.picker(self.latest, rng));
         }
     }
-
-    /// One attempt of a call. `None`: it waits for an instance, or for the
-    /// first view.
-    pub fn pick(
-        &self,
-        service: &str,
-        turn: &mut Turn,
-        now: Duration,
-        rng: &mut impl Rng,
-    ) -> Option<Picked> {
-        let line = self.lines.get(service)?;
-        let now = self.origin + now;
-        let (picker, affinity) = (&line.picker, Affinity::default());
-        let picked = pick(picker, &mut turn.ticket, &turn.tried, &affinity, rng);
-        let (endpoint, bucket) = picked?;
-        let terms = picker.terms(now, bucket);
-        endpoint.link.vitals.call_begins();
-        endpoint.load.started(now);
-        Some(Picked {
-            endpoint: Arc::clone(endpoint),
-            terms,
-        })
-    }
-
-    /// A call ended. When it failed, `turn` is ready for another attempt.
-    pub fn ended_call(&self, picked: Picked, failed: bool, turn: &mut Turn, now: Duration) {
-        let now = self.origin + now;
-        let endpoint = picked.endpoint;
-        let vitals = &endpoint.link.vitals;
-        vitals.call_ends();
-        let latency = now.saturating_duration_since(picked.terms.started);
-        let moment = picked.terms.moment.after(latency);
-        match failed {
-            false => vitals.answered(moment, latency),
-            true => vitals.failed(moment, latency),
-        }
-        endpoint.load.ended(now, latency, failed);
-        if failed {
-            turn.ticket = Some(Ticket::again(&endpoint, !turn.tried.is_empty()));
-            turn.tried.push(endpoint);
-        }
-    }
-}
-
-impl Turn {
-    /// Whether the call was sent somewhere before.
-    pub fn is_repeat(&self) -> bool {
-        !self.tried.is_empty()
-    }
-}
-
-impl Picked {
-    /// The release the instance runs.
-    pub fn group(&self) -> &str {
-        &self.endpoint.group
-    }
-
-    /// Unique within the service.
-    pub fn instance(&self) -> &str {
-        &self.endpoint.id
-    }
-
-    /// The revision of the view by which it was chosen.
-    pub fn revision(&self) -> u64 {
-        self.terms.revision
-    }
-}
-
-impl Link {
-    fn new(address: &Arc<str>, wishes: &Arc<Mutex<Vec<Wish>>>) -> Self {
-        Self {
-            address: Arc::clone(address),
-            vitals: Arc::new(Vitals::new()),
-            record: Record::default(),
-            wishes: Arc::clone(wishes),
-        }
-    }
-}
-
-impl Connection for Link {
-    fn address(&self) -> &Arc<str> {
-        &self.address
-    }
-
-    fn vitals(&self) -> &Arc<Vitals> {
-        &self.vitals
-    }
-
-    fn record(&self) -> &Record {
-        &self.record
-    }
-
-    fn retry_now(&self) {
-        if self.state() == LinkState::Down {
-            wished(&self.wishes).push(Wish::Retry(Arc::clone(&self.address)));
-        }
-    }
-
-    fn close(&self) {
-        self.vitals.went(LinkState::Down);
-        wished(&self.wishes).push(Wish::Close(Arc::clone(&self.address)));
-    }
-}
-
-fn wished(wishes: &Mutex<Vec<Wish>>) -> std::sync::MutexGuard<'_, Vec<Wish>> {
-    wishes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trimtab_client::simulation::{Caller as Core, LinkState, Picked, Turn};
+use trimtab_client::simulation::{Caller as Core, LinkState};
 use trimtab_proto::v1::watch_request::Kind as Ask;
 
+use crate::calls::{Call, UnderWay};
 use crate::chance::Chance;
-use crate::fleet::number_of;
+use crate::fleet::{ZONES, number_of};
 use crate::lines::Line;
 use crate::packet::Flow;
-use crate::picks::{Picks, Place};
+use crate::picks::Picks;
 use crate::planted::Planted;
 use crate::world::{Event, SERVICES, World};
 
 /// Between two calls of one caller to one service.
 const CALL_EVERY: u64 = 100;
-/// Attempts at one call, as many as the client makes.
-const ATTEMPTS_MAX: u32 = 17;
+/// The same of a caller that is busy.
+const BUSY_CALL_EVERY: u64 = 20;
+
 /// What is due for a caller.
 #[derive(Debug, Clone)]
 pub(crate) enum Doing {
@@ -40,15 +42,10 @@ pub(crate) enum Doing {
     Connect(usize, Arc<str>, u64),
     /// It notices whether a connection still holds.
     Ping(usize, Arc<str>),
-    /// It has held what a view took away for long enough.
-    LetGo(usize),
-}
-
-/// A call that waits for an instance.
-#[derive(Debug)]
-struct Waiting {
-    service: usize,
-    turn: Turn,
+    /// Something is due by what it knows of a service.
+    LookAfter(usize, u64),
+    /// Calls to an instance failed one after another.
+    Judge(usize),
 }
 
 /// One process.
@@ -64,8 +61,15 @@ pub(crate) struct Caller {
     pub(crate) lines: [BTreeMap<Arc<str>, Line>; 2],
     /// The newest that its calls were told to follow.
     followed: [(u64, Option<u64>); 2],
-    waiting: Vec<Waiting>,
-    under_way: BTreeMap<u64, (usize, Picked)>,
+    /// When it will look after each service, if nothing happens before.
+    look_after_at: [u64; 2],
+    /// Calls that wait for an instance.
+    pub(crate) waiting: Vec<Call>,
+    pub(crate) under_way: BTreeMap<u64, UnderWay>,
+    /// Calls under way to each instance.
+    pub(crate) in_flight: BTreeMap<usize, u32>,
+    /// Where it runs; empty if nobody said.
+    pub(crate) zone: &'static str,
     pub(crate) picks: [Picks; 2],
     pub(crate) made: u64,
     pub(crate) ended: u64,
@@ -73,9 +77,22 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(number: usize, life: u64, replicas: u64, chance: &mut Chance) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        life: u64,
+        (replicas, planted): (u64, Option<Planted>),
+        chance: &mut Chance,
+    ) -> Self {
         let id = format!("c{number}-{life}");
-        let mut core = Core::new(&id, &SERVICES, replicas as usize).expect("valid names");
+        let zone = match chance.per_mille(200) {
+            true => "",
+            false => ZONES[number % ZONES.len()],
+        };
+        let believed = match planted {
+            Some(Planted::ZoneForgotten) if !zone.is_empty() => "nowhere",
+            _ => zone,
+        };
+        let mut core = Core::new(&id, believed, &SERVICES, replicas as usize).expect("valid names");
         core.start_at(chance.index(replicas as usize));
         Self {
             number,
@@ -86,8 +103,11 @@ impl Caller {
             stream_before: None,
             lines: [BTreeMap::new(), BTreeMap::new()],
             followed: [(0, None); 2],
+            look_after_at: [u64::MAX; 2],
             waiting: Vec::new(),
             under_way: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            zone,
             picks: [Picks::default(), Picks::default()],
             made: 0,
             ended: 0,
@@ -107,7 +127,7 @@ impl Caller {
 
     /// Calls that wait though there is someone to call.
     pub(crate) fn stuck_calls(&self) -> usize {
-        let is_stuck = |it: &&Waiting| self.picks[it.service].has_anyone();
+        let is_stuck = |it: &&Call| self.picks[it.service].has_anyone();
         self.waiting.iter().filter(is_stuck).count()
     }
 
@@ -130,8 +150,8 @@ impl World {
             self.end_dies(stream, false);
         }
         let life = self.callers[number].life + 1;
-        let replicas = self.replicas();
-        self.callers[number] = Caller::new(number, life, replicas, &mut self.chance);
+        let setup = (self.replicas(), self.setup.planted);
+        self.callers[number] = Caller::new(number, life, setup, &mut self.chance);
         self.caller_at(number, 0, Doing::Open);
         self.caller_at(number, 1, Doing::Call);
     }
@@ -147,22 +167,12 @@ impl World {
         }
         match doing {
             Doing::Call => {
-                self.caller_at(number, CALL_EVERY, Doing::Call);
-                for service in 0..SERVICES.len() {
-                    self.callers[number].made += 1;
-                    self.attempt(number, service, Turn::default(), true)?;
-                }
+                let is_busy = number == 0 && self.is_busy;
+                let every = if is_busy { BUSY_CALL_EVERY } else { CALL_EVERY };
+                self.caller_at(number, every, Doing::Call);
+                self.call_all(number)?;
             }
-            Doing::Answered(call) => {
-                let now = Duration::from_millis(self.now);
-                let caller = &mut self.callers[number];
-                if let Some((_, picked)) = caller.under_way.remove(&call) {
-                    caller
-                        .core
-                        .ended_call(picked, false, &mut Turn::default(), now);
-                    caller.ended += 1;
-                }
-            }
+            Doing::Answered(call) => self.call_ended(number, call)?,
             Doing::Open => self.connect_to_replica(number)?,
             Doing::Look => self.look(number),
             Doing::Report => {
@@ -189,13 +199,25 @@ impl World {
                     self.went(number, service, &address, LinkState::Down)?;
                 }
             }
-            Doing::LetGo(service) => {
-                self.let_go(number, service);
-                self.expect_picks(number, service);
-                self.try_waiting(number, service)?;
+            Doing::LookAfter(service, at) => {
+                // Another time was agreed on meanwhile.
+                if self.callers[number].look_after_at[service] == at {
+                    self.callers[number].look_after_at[service] = u64::MAX;
+                    self.look_again(number, service)?;
+                }
             }
+            Doing::Judge(service) => self.look_again(number, service)?,
         }
         Ok(())
+    }
+
+    fn look_again(&mut self, number: usize, service: usize) -> Result<(), String> {
+        // Steps of a warm-up are taken notice of in any case.
+        let is_warming = self.callers[number].picks[service].ramp.is_on();
+        let takes_notice = is_warming || self.setup.planted != Some(Planted::CallsTheEjected);
+        self.look_after(number, service, takes_notice)?;
+        self.expect_picks(number, service)?;
+        self.try_waiting(number, service)
     }
 
     fn connect_to_replica(&mut self, number: usize) -> Result<(), String> {
@@ -282,9 +304,7 @@ impl World {
         match flow {
             Flow::Answer(mut response) => {
                 self.check_said(number, stream, &response)?;
-                if self.setup.planted == Some(Planted::KeepsOldRoute) {
-                    self.keep_old_route(number, &mut response);
-                }
+                self.tamper(number, &mut response);
                 let open_for = self.open_for(number);
                 let caller = &mut self.callers[number];
                 let heard = caller
@@ -335,8 +355,7 @@ impl World {
 
     fn follow(&mut self, number: usize, service: usize) -> Result<(), String> {
         let now = Duration::from_millis(self.now);
-        let caller = &mut self.callers[number];
-        let before = caller.core.used(SERVICES[service]);
+        let before = self.callers[number].core.used(SERVICES[service]);
         let missed = self.missed(number, service);
         self.counts.shrinks += u64::from(!missed.is_empty());
         let caller = &mut self.callers[number];
@@ -356,8 +375,9 @@ impl World {
         for wish in wishes {
             self.fulfil(number, service, wish);
         }
-        self.let_go(number, service);
-        self.expect_picks(number, service);
+        self.warm_up(number, service, before);
+        self.look_after(number, service, true)?;
+        self.expect_picks(number, service)?;
         // After the last call that was begun by an older picker.
         let wait = match self.chance.per_mille(20) {
             true => self.chance.between(5, 100),
@@ -367,88 +387,33 @@ impl World {
         self.try_waiting(number, service)
     }
 
-    /// What a view took away is let go, where it is time to.
-    pub(crate) fn let_go(&mut self, number: usize, service: usize) {
-        let now = Duration::from_millis(self.now);
-        let caller = &mut self.callers[number];
-        let rng = caller.chance.generator();
-        let (wishes, until) = caller.core.let_go(SERVICES[service], now, rng);
-        for wish in wishes {
-            self.fulfil(number, service, wish);
-        }
-        if let Some(until) = until {
-            let wait = until.saturating_sub(now).as_millis() as u64;
-            self.caller_at(number, wait, Doing::LetGo(service));
-        }
-    }
-
-    pub(crate) fn try_waiting(&mut self, number: usize, service: usize) -> Result<(), String> {
-        let all = std::mem::take(&mut self.callers[number].waiting);
-        let (now, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.service == service);
-        self.callers[number].waiting = later;
-        for waiting in now {
-            self.attempt(number, service, waiting.turn, false)?;
-        }
-        Ok(())
-    }
-
-    /// Attempts of one call until it is under way, waits or is lost.
-    fn attempt(
+    /// Has the caller see to what is due, and holds what it did against what
+    /// it had reason to.
+    pub(crate) fn look_after(
         &mut self,
         number: usize,
         service: usize,
-        mut turn: Turn,
-        mut is_first: bool,
+        takes_notice: bool,
     ) -> Result<(), String> {
+        let forgets_time = self.setup.planted == Some(Planted::ForgetsTime);
         let now = Duration::from_millis(self.now);
-        for _ in 0..ATTEMPTS_MAX {
-            let caller = &mut self.callers[number];
-            let name = SERVICES[service];
-            if self.setup.planted == Some(Planted::OrderForgotten) {
-                caller.core.forget_order(name, caller.chance.generator());
-            }
-            let rng = caller.chance.generator();
-            let picked = caller.core.pick(name, &mut turn, now, rng);
-            let place = match is_first {
-                true => Place::Drawn,
-                false if turn.is_repeat() => Place::None,
-                false => Place::DrawnBefore,
-            };
-            self.check_pick(number, service, picked.as_ref(), place)?;
-            is_first = false;
-            let Some(picked) = picked else {
-                self.counts.waits += 1;
-                let waiting = Waiting { service, turn };
-                self.callers[number].waiting.push(waiting);
-                return Ok(());
-            };
-            let instance = self.instance_of(&picked);
-            if self.reaches(number, instance) {
-                self.counts.calls += 1;
-                let call = self.counts.calls;
-                let wait = self.chance.between(1, 60);
-                self.callers[number]
-                    .under_way
-                    .insert(call, (service, picked));
-                self.caller_at(number, wait, Doing::Answered(call));
-                return Ok(());
-            }
-            let is_dead = self.fleet[instance].is_dead();
-            let caller = &mut self.callers[number];
-            caller.last_failure = self.now;
-            caller.core.ended_call(picked, true, &mut turn, now);
-            if !is_dead {
-                // It may have got there: not repeated.
-                break;
+        let caller = &mut self.callers[number];
+        let rng = caller.chance.generator();
+        let (wishes, due) = (caller.core).look_after(SERVICES[service], now, takes_notice, rng);
+        for wish in wishes {
+            self.fulfil(number, service, wish);
+        }
+        if let Some(due) = due.filter(|_| !forgets_time) {
+            // Not before its time: a part of a millisecond counts as one.
+            let at = due.as_nanos().div_ceil(1_000_000) as u64;
+            let at = at.max(self.now + 1);
+            let agreed = &mut self.callers[number].look_after_at[service];
+            if at < *agreed {
+                *agreed = at;
+                self.caller_at(number, at - self.now, Doing::LookAfter(service, at));
             }
         }
-        self.counts.calls_lost += 1;
-        self.callers[number].ended += 1;
-        Ok(())
-    }
-
-    fn instance_of(&self, picked: &Picked) -> usize {
-        let id = picked.instance();
-        id.trim_start_matches('i').parse().expect("i and a number")
+        self.check_judged(number, service)?;
+        self.check_subset(number, service)
     }
 }

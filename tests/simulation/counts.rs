@@ -35,6 +35,21 @@ pub(crate) struct Counts {
     pub(crate) calls: u64,
     pub(crate) waits: u64,
     pub(crate) calls_lost: u64,
+    /// Calls that an instance failed, and were not repeated.
+    pub(crate) calls_failed: u64,
+    pub(crate) repeats: u64,
+    /// Instances or releases that failed calls or were slow.
+    pub(crate) ailments: u64,
+    /// Instances that a caller left out for failing.
+    pub(crate) ejections: u64,
+    /// Groups of which a caller's calls came up to their share in steps.
+    pub(crate) ramps: u64,
+    /// Calls tied to others whose group, or instance, was foreseen.
+    pub(crate) keyed: u64,
+    /// Calls counted for where they go by zone.
+    pub(crate) zoned: u64,
+    /// Views, or changes of connections, that left a caller with a subset.
+    pub(crate) subsets: u64,
     pub(crate) switches: u64,
     /// Views that callers took to be too small to be true.
     pub(crate) shrinks: u64,
@@ -81,6 +96,14 @@ impl Counts {
         self.calls += other.calls;
         self.waits += other.waits;
         self.calls_lost += other.calls_lost;
+        self.calls_failed += other.calls_failed;
+        self.repeats += other.repeats;
+        self.ailments += other.ailments;
+        self.ejections += other.ejections;
+        self.ramps += other.ramps;
+        self.keyed += other.keyed;
+        self.zoned += other.zoned;
+        self.subsets += other.subsets;
         self.switches += other.switches;
         self.shrinks += other.shrinks;
         self.members_added += other.members_added;

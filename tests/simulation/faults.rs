@@ -1,22 +1,24 @@
 //! What goes wrong while a run is not healed. Each kind is on or off for a whole run, by its seed.
 
-use crate::fleet::{Life, ZONES};
+use crate::fleet::{Ailment, Life, ZONES};
 use crate::host::campaign_now;
 use crate::packet::{Node, Outbox};
 use crate::world::{Event, World};
 
 /// Kinds of faults that come by time, one bit each of `World::kinds`.
 const KINDS: u64 = 15;
+/// Instances fail calls, or are slow.
+const ILLNESS: u64 = 15;
 /// A process dies right after it took a new term: with its vote, if it gave it.
-const AFTER_A_VOTE: u64 = 15;
+const AFTER_A_VOTE: u64 = 16;
 /// One replica's disk, and no other's, forgets what it was told.
-const BIT_FLIPS: u64 = 16;
+const BIT_FLIPS: u64 = 17;
 /// A second candidate asks a voter that has just died and come back.
-const RIVALS: u64 = 17;
+const RIVALS: u64 = 18;
 /// Replicas are added, promoted, replaced and removed (`operator.rs`).
-pub(crate) const MEMBERS: u64 = 18;
+pub(crate) const MEMBERS: u64 = 19;
 /// Along with that, disks are lost, and their replicas replaced.
-pub(crate) const LOST_DISKS: u64 = 19;
+pub(crate) const LOST_DISKS: u64 = 20;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -26,6 +28,10 @@ impl World {
         }
         let next = self.now + self.chance.between(50, 1_200);
         self.at(next, Event::Fault);
+        // More often than the others: only a run of failures shows anything.
+        if self.kinds & (1 << ILLNESS) != 0 && self.chance.per_mille(250) {
+            self.make_ill();
+        }
         let kind = self.chance.between(0, KINDS - 1);
         if self.kinds & (1 << kind) == 0 {
             return Ok(());
@@ -227,6 +233,26 @@ impl World {
             }
         }
         self.counts.dark_zones += 1;
+    }
+
+    /// Instances that live, and can be reached, fail calls or are slow: one,
+    /// or all of a release. That outlasts the other troubles.
+    fn make_ill(&mut self) {
+        let first = self.chance.index(self.fleet.len());
+        let all = self.chance.per_mille(150);
+        let is_slow = self.chance.per_mille(300);
+        let ailment = Ailment {
+            until: self.now + self.chance.between(1_000, 15_000),
+            failing: [0, 300, 700, 1_000][if is_slow { 0 } else { 1 + self.chance.index(3) }],
+            slower: if is_slow { 1_500 } else { 0 },
+        };
+        let release = self.fleet[first].release();
+        for number in 0..self.fleet.len() {
+            if number == first || all && self.fleet[number].release() == release {
+                self.fleet[number].ail(ailment);
+            }
+        }
+        self.counts.ailments += 1;
     }
 
     /// A replica took a new term: may it die of it? If it gave its vote, that

@@ -59,6 +59,19 @@ pub(crate) struct Instance {
     next_renewal: u64,
     /// Its end was noticed by those who were connected.
     pub(crate) is_noticed: bool,
+    /// What it says that it can take.
+    capacity: u32,
+    ailment: Ailment,
+}
+
+/// What is wrong with an instance that lives and can be reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ailment {
+    pub(crate) until: u64,
+    /// So many of a thousand calls fail.
+    pub(crate) failing: u64,
+    /// Answers take up to so many milliseconds longer.
+    pub(crate) slower: u64,
 }
 
 impl Instance {
@@ -84,7 +97,24 @@ impl Instance {
             asked_after: 0,
             next_renewal: 0,
             is_noticed: false,
+            capacity: [100, 100, 100, 50, 250][chance.index(5)],
+            ailment: Ailment::default(),
         }
+    }
+
+    /// From now on something is wrong with it.
+    pub(crate) fn ail(&mut self, ailment: Ailment) {
+        self.ailment = ailment;
+    }
+
+    /// How long it takes to answer a call, and whether it fails.
+    pub(crate) fn serve(&self, now: u64, chance: &mut Chance) -> (u64, bool) {
+        let usual = chance.between(1, 60);
+        if now >= self.ailment.until {
+            return (usual, false);
+        }
+        let longer = chance.between(0, self.ailment.slower);
+        (usual + longer, chance.per_mille(self.ailment.failing))
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -94,6 +124,11 @@ impl Instance {
     /// `host:port`: no two have the same.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", PORT_FIRST + self.number)
+    }
+
+    /// What it runs.
+    pub(crate) fn release(&self) -> (ServiceName, GroupName) {
+        (self.service.clone(), self.group.clone())
     }
 
     /// Where it runs.
@@ -209,7 +244,7 @@ impl Instance {
                 group: self.group.clone(),
                 address: Address::parse(&self.address()).expect("an address"),
                 zone: Zone::parse(self.zone()).expect("a zone"),
-                capacity: Capacity::default(),
+                capacity: Capacity::new(self.capacity).expect("in range"),
                 metadata: Metadata::default(),
                 status,
             },

@@ -39,6 +39,8 @@ impl World {
                     retry_after: RETRY_FIRST,
                 };
                 lines.insert(Arc::clone(&address), line);
+                let id = format!("i{}", number_of(&address));
+                self.callers[number].picks[service].ejections.opened(&id);
                 let wait = self.chance.between(1, 8);
                 self.caller_at(number, wait, Doing::Connect(service, address, 0));
             }
@@ -107,18 +109,18 @@ impl World {
             let again = Doing::Connect(service, Arc::clone(address), line.attempt);
             self.caller_at(number, wait, again);
         }
-        let takes_notice =
-            state == LinkState::Up || planted != Some(Planted::LossOfConnectionUnnoticed);
         let caller = &mut self.callers[number];
-        let rng = caller.chance.generator();
         let name = SERVICES[service];
-        caller
-            .core
-            .connected(name, address, state, takes_notice, rng);
-        if takes_notice {
-            self.let_go(number, service);
+        caller.core.connected(name, address, state);
+        match planted {
+            Some(Planted::LossOfConnectionUnnoticed) if state == LinkState::Down => {}
+            Some(Planted::SubsetForgetsTheDead) => {
+                caller.core.take_notice(name, caller.chance.generator());
+            }
+            _ => self.look_after(number, service, true)?,
         }
-        self.expect_picks(number, service);
+        self.check_subset(number, service)?;
+        self.expect_picks(number, service)?;
         self.try_waiting(number, service)
     }
 

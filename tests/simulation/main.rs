@@ -12,12 +12,16 @@
 )]
 
 mod callers;
+mod calls;
 mod chance;
 mod counts;
 mod disk;
+mod ejections;
+mod expected;
 mod faults;
 mod fleet;
 mod host;
+mod keys;
 mod ledger;
 mod lines;
 mod mail;
@@ -26,14 +30,19 @@ mod operator;
 mod packet;
 mod picks;
 mod planted;
+mod policies;
+mod ramps;
 mod run;
 mod scripts;
 mod seats;
 mod shrinks;
 mod streams;
+mod subsets;
 mod switches;
 mod trace;
+mod turns;
 mod world;
+mod zones;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use trimtab_proto::v1::{WatchRequest, WatchResponse};
 use trimtab_registry::group::GroupState;
 use trimtab_registry::instance::LeaseKey;
-use trimtab_registry::name::{GroupName, ServiceName};
+use trimtab_registry::name::{GroupName, InstanceId, ServiceName};
+use trimtab_registry::policy::RoutePolicy;
 use trimtab_server::consensus::change::Change;
 use trimtab_server::consensus::farewell::Word;
 
@@ -125,7 +126,9 @@ pub(crate) struct RouteRead {
     pub(crate) service: ServiceName,
     pub(crate) revision: u64,
     pub(crate) route: String,
+    pub(crate) policy: RoutePolicy,
     pub(crate) groups: Vec<(GroupName, GroupState)>,
+    pub(crate) instances: Vec<InstanceId>,
 }
 
 /// One caller's word on one service.

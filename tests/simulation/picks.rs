@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use trimtab_client::simulation::{LinkState, Picked};
+use trimtab_client::simulation::Picked;
 use trimtab_proto::v1::watch_response::Kind as Said;
 use trimtab_proto::v1::{View, WatchResponse};
-use trimtab_registry::group::GroupState;
-use trimtab_registry::instance::Status;
-use trimtab_registry::name::{GroupName, ServiceName};
-use trimtab_registry::view::ServiceView;
+use trimtab_registry::name::ServiceName;
 
-use crate::callers::Caller;
-use crate::shrinks::{Missed, still_held, weight};
+use crate::calls::{Call, Tie};
+use crate::ejections::Ejections;
+use crate::expected::{Carrying, Expected, Member, expect};
+use crate::keys::Keys;
+use crate::planted::Planted;
+use crate::ramps::{Ramp, Weights};
+use crate::shrinks::{Missed, still_held};
+use crate::turns::Turns;
 use crate::world::{SERVICES, World};
+use crate::zones::Zones;
 
 /// What is written down of one caller's picks of one service.
 #[derive(Debug, Default)]
@@ -23,45 +27,16 @@ pub(crate) struct Picks {
     pub(crate) floor: u64,
     /// What views took away beyond belief.
     pub(crate) held: Missed,
+    /// What the caller gives each group, which [`World::check_shares`] judges.
+    pub(crate) weights: Weights,
+    pub(crate) ramp: Ramp,
+    pub(crate) ejections: Ejections,
+    keys: Keys,
+    turns: Turns,
+    zones: Zones,
     /// Who may be picked, until the view or a connection changes.
-    expected: Option<Expected>,
+    pub(crate) expected: Option<Expected>,
     run: Option<Run>,
-}
-
-/// A pick's place in the order of groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Drawn,
-    /// By a pick that found nobody.
-    DrawnBefore,
-    /// A repeat takes none: the shares are those of all first attempts.
-    None,
-}
-
-/// Who takes calls by one view and one set of connections.
-#[derive(Debug)]
-struct Expected {
-    revision: u64,
-    /// Groups that carry the calls, with their weight, if the route's weights
-    /// are what counts.
-    weighted: bool,
-    groups: BTreeMap<String, Carrying>,
-}
-
-#[derive(Debug)]
-struct Carrying {
-    weight: u32,
-    has_connection: bool,
-    /// Ids of those that may be picked.
-    instances: Vec<String>,
-}
-
-/// Whoever may take calls of a group, if connected.
-struct Member {
-    id: String,
-    is_ready: bool,
-    state: LinkState,
-    capacity: u64,
 }
 
 /// Picks in a row by the same shares.
@@ -86,6 +61,7 @@ impl Picks {
         if !goes_on {
             self.run = None;
         }
+        self.turns.expects(&expected);
         self.expected = Some(expected);
     }
 
@@ -98,6 +74,7 @@ impl Picks {
     /// Calls were drawn that are not counted.
     fn interrupted(&mut self) {
         self.run = None;
+        self.turns.interrupted();
     }
 
     /// The calls of each group are within one call of its share.
@@ -133,8 +110,8 @@ impl Picks {
             let had = run.of.get(name).copied().unwrap_or(0) as f64;
             if (had - due).abs() > run.tolerance + 1e-9 {
                 return Err(format!(
-                    "{name} had {had} of {} calls, its share is {due}",
-                    run.calls
+                    "{name} had {had} of {} calls, its share is {due} ({:?})",
+                    run.calls, run.shares
                 ));
             }
         }
@@ -150,30 +127,60 @@ impl Expected {
     }
 }
 
+impl Expected {
+    /// A call that failed goes to an instance that it was not sent to, of its
+    /// own group at first, or to any if there is no such one.
+    fn check_repeat(&self, call: &Call, (group, instance): (&str, &str)) -> Result<(), String> {
+        let is_new = |it: &Member| !call.tried.contains(&it.id);
+        let has_new = |it: &Carrying| it.instances.iter().any(is_new);
+        let is_again = call.tried.iter().any(|it| it == instance);
+        if is_again && self.groups.values().any(has_new) {
+            return Err(format!("{instance} is tried again before {self:?}"));
+        }
+        let home = self.groups.get(&call.failed_in).filter(|it| has_new(it));
+        let leaves = call.failed_in != group && call.tie == Tie::Nothing;
+        if call.tried.len() == 1 && leaves && home.is_some() {
+            return Err(format!(
+                "a call that failed in {} went to {group} before {home:?}",
+                call.failed_in
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl World {
     /// The view that a caller's calls follow, or one of its connections,
-    /// changed.
-    pub(crate) fn expect_picks(&mut self, number: usize, service: usize) {
+    /// changed, or it left an instance out.
+    pub(crate) fn expect_picks(&mut self, number: usize, service: usize) -> Result<(), String> {
         let caller = &mut self.callers[number];
         let used = caller.core.used(SERVICES[service]);
         let name = ServiceName::parse(SERVICES[service]).expect("a name");
         let view = self.ledger.view_at(&name, used);
+        let weights = caller.core.weights(SERVICES[service]).iter();
+        let weights = weights.map(|(name, weight)| (name.to_string(), *weight));
+        caller.picks[service].weights = weights.collect();
         let mut held = std::mem::take(&mut caller.picks[service].held);
         still_held(&mut held, view, caller, service, self.now);
         let expected = expect(used, view, &held, caller, service);
         caller.picks[service].held = held;
         caller.picks[service].expects(expected);
+        self.check_shares(number, service)
     }
 
     /// Holds a pick, or that there was none, against what must be.
     pub(crate) fn check_pick(
         &mut self,
         number: usize,
-        service: usize,
+        call: &Call,
         picked: Option<&Picked>,
-        place: Place,
+        is_first: bool,
     ) -> Result<(), String> {
+        let service = call.service;
         let wrong = |what: String| Err(format!("caller {number} of {}: {what}", SERVICES[service]));
+        if self.callers[number].picks[service].ramp.is_on() {
+            self.check_shares(number, service)?;
+        }
         let caller = &mut self.callers[number];
         let used = caller.core.used(SERVICES[service]);
         let picks = &mut caller.picks[service];
@@ -186,38 +193,61 @@ impl World {
         let Some(picked) = picked else {
             let all_connected = expected.groups.values().all(|group| group.has_connection);
             picks.run = None;
-            if !picks
-                .expected
-                .as_ref()
-                .is_none_or(|it| it.groups.is_empty())
-                && all_connected
-            {
-                return wrong(format!("no call got through though {:?}", picks.expected));
+            if !expected.groups.is_empty() && all_connected {
+                return wrong(format!("no call got through though {expected:?}"));
             }
             return Ok(());
         };
         if picked.revision() != expected.revision {
             return wrong(format!("picked by {}, not {used}", picked.revision()));
         }
-        let group = expected.groups.get(picked.group());
-        let is_right = group.is_some_and(|group| {
-            let id = picked.instance();
-            group.instances.iter().any(|it| it == id)
-        });
-        if !is_right {
+        let (group, instance) = (picked.group(), picked.instance());
+        let carrying = expected.groups.get(group).filter(|it| it.has(instance));
+        if carrying.is_none() {
             return wrong(format!(
-                "picked {} of {}, not one of {expected:?}",
-                picked.instance(),
-                picked.group()
+                "picked {instance} of {group}, not one of {expected:?}"
             ));
         }
-        match place {
-            Place::Drawn => picks.count(picked.group()).or_else(wrong),
-            Place::DrawnBefore => {
-                picks.interrupted();
-                Ok(())
-            }
-            Place::None => Ok(()),
+        if call.tried.is_empty() && !is_first {
+            picks.interrupted();
+            return Ok(());
+        }
+        if !is_first {
+            // It takes no turn among groups, but one in its own.
+            picks.turns.interrupted();
+            return expected
+                .check_repeat(call, (group, instance))
+                .or_else(wrong);
+        }
+        self.check_choice(number, call, (group, instance))
+            .or_else(wrong)
+    }
+
+    /// The first attempt of a call: whether it went where it belongs, and not
+    /// only where it may.
+    fn check_choice(
+        &mut self,
+        number: usize,
+        call: &Call,
+        (group, instance): (&str, &str),
+    ) -> Result<(), String> {
+        let caller = &mut self.callers[number];
+        let zone = caller.zone;
+        let picks = &mut caller.picks[call.service];
+        let Some(expected) = &picks.expected else {
+            return Ok(());
+        };
+        let picked = (group, instance);
+        let by_bucket = picks.keys.check_group(expected, call.tie, group)?;
+        let by_key = picks.keys.check_instance(expected, call.tie, picked)?;
+        let by_zone = picks.zones.check(expected, zone, call, picked)?;
+        picks.turns.check(expected, picked)?;
+        self.counts.keyed += u64::from(by_bucket || by_key);
+        self.counts.zoned += u64::from(by_zone);
+        match call.tie {
+            Tie::Nothing => picks.count(group),
+            // It took no turn of its group.
+            Tie::Key(_) | Tie::Bucket(_) => Ok(()),
         }
     }
 
@@ -255,9 +285,47 @@ impl World {
         Ok(())
     }
 
-    /// The planted bug: the view's revision is taken, and the route before it
-    /// kept.
-    pub(crate) fn keep_old_route(&mut self, number: usize, said: &mut WatchResponse) {
+    /// Whether callers misread views by a planted bug, so that checksums tell
+    /// as well: which is not how it is to be found.
+    pub(crate) fn tampers_with_views(&self) -> bool {
+        let planted = self.setup.planted;
+        matches!(
+            planted,
+            Some(Planted::EjectsBeyondCap | Planted::ZoneKeepsAll)
+        )
+    }
+
+    /// Planted bugs: what a caller takes of a view that is not in it.
+    pub(crate) fn tamper(&mut self, number: usize, said: &mut WatchResponse) {
+        let planted = self.setup.planted;
+        if planted == Some(Planted::KeepsOldRoute) {
+            return self.keep_old_route(number, said);
+        }
+        if !self.tampers_with_views() {
+            return;
+        }
+        let Some(Said::View(update)) = &mut said.kind else {
+            return;
+        };
+        let Ok(mut view) = View::decode(update.view.clone()) else {
+            return;
+        };
+        let zone = self.callers[number].zone;
+        let policy = view.route.as_mut().and_then(|it| it.policy.as_mut());
+        let prefers_zone = policy.as_ref().is_some_and(|it| it.prefer_zone);
+        let outliers = policy.and_then(|policy| policy.outliers.as_mut());
+        if planted == Some(Planted::ZoneKeepsAll) && prefers_zone {
+            let others = view.instances.iter_mut().filter(|it| it.zone != zone);
+            others.for_each(|it| it.capacity = 1);
+        } else if let Some(outliers) = outliers.filter(|_| planted != Some(Planted::ZoneKeepsAll)) {
+            outliers.max_ejected_percent = 100;
+        }
+        update.view = view.encode_to_vec().into();
+        update.checksum = trimtab_proto::checksum(&update.view);
+    }
+
+    /// The view's revision is taken, and the route before it kept.
+    fn keep_old_route(&mut self, number: usize, said: &mut WatchResponse) {
         let Some(Said::View(update)) = &mut said.kind else {
             return;
         };
@@ -274,101 +342,4 @@ impl World {
             update.checksum = trimtab_proto::checksum(&update.view);
         }
     }
-}
-
-/// Whom the view, what is held on to, and the connections allow to be picked.
-fn expect(
-    revision: u64,
-    view: Option<&ServiceView>,
-    held: &Missed,
-    caller: &Caller,
-    service: usize,
-) -> Expected {
-    let mut expected = Expected {
-        revision,
-        weighted: false,
-        groups: BTreeMap::new(),
-    };
-    let mut groups: BTreeMap<&GroupName, GroupState> = BTreeMap::new();
-    // What was taken away with its group carried calls before.
-    groups.extend(held.values().map(|it| (&it.group, GroupState::Standby)));
-    let of_view = view.into_iter().flat_map(|view| view.groups.iter());
-    groups.extend(of_view.map(|(name, state)| (name, *state)));
-    let falls_to_dark = view.is_some_and(|view| view.route.policy.fall_back_to_dark);
-    let level_of = |name: &GroupName, state: GroupState| match state {
-        _ if weight(view, name) > 0 => 0,
-        GroupState::Active | GroupState::Standby => 1,
-        GroupState::Dark => 2,
-        GroupState::Retiring => 3,
-    };
-    for level in [0, 1, 2, 3] {
-        if level == 2 && !falls_to_dark {
-            continue;
-        }
-        for (name, state) in &groups {
-            if level_of(name, *state) != level {
-                continue;
-            }
-            let carrying = carrying(view, name, held, caller, service);
-            expected
-                .groups
-                .extend(carrying.map(|it| (name.to_string(), it)));
-        }
-        if !expected.groups.is_empty() {
-            expected.weighted = level == 0;
-            break;
-        }
-    }
-    expected
-}
-
-/// `None` when nobody of the group is connected, nor tried for the first time.
-fn carrying(
-    view: Option<&ServiceView>,
-    group: &GroupName,
-    held: &Missed,
-    caller: &Caller,
-    service: usize,
-) -> Option<Carrying> {
-    let of_view = view.into_iter().flat_map(|view| view.instances.iter());
-    let mut members: Vec<Member> = of_view
-        .filter(|it| it.group() == group)
-        .filter(|it| matches!(it.status(), Status::Ready | Status::Suspect))
-        .filter_map(|it| {
-            Some(Member {
-                id: it.id().to_string(),
-                is_ready: it.status() == Status::Ready,
-                state: caller.state_of(service, it.spec.address.as_ref())?,
-                capacity: u64::from(u32::from(it.spec.capacity)),
-            })
-        })
-        .collect();
-    let held = held.iter().filter(|(_, it)| it.group == *group);
-    members.extend(held.map(|(id, it)| Member {
-        id: id.clone(),
-        is_ready: false,
-        state: LinkState::Up,
-        capacity: it.capacity,
-    }));
-    let is_connected = |member: &&Member| member.state == LinkState::Up;
-    let connected: Vec<&Member> = members.iter().filter(is_connected).collect();
-    if connected.is_empty() && members.iter().all(|it| it.state == LinkState::Down) {
-        return None;
-    }
-    let capacity = |only_ready: bool| -> u64 {
-        let suits = connected.iter().filter(|it| it.is_ready || !only_ready);
-        suits.map(|it| it.capacity).sum()
-    };
-    let any_ready = connected.iter().any(|it| it.is_ready);
-    let ready_are_enough = any_ready && 2 * capacity(true) >= capacity(false);
-    let instances = connected
-        .iter()
-        .filter(|it| it.is_ready || !ready_are_enough)
-        .map(|it| it.id.clone())
-        .collect();
-    Some(Carrying {
-        weight: weight(view, group),
-        has_connection: !connected.is_empty(),
-        instances,
-    })
 }

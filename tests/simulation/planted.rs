@@ -46,12 +46,29 @@ pub(crate) enum Planted {
     /// Replicas do not look at each other's data directories, so one that lost
     /// its own votes again.
     DisksUnchecked,
+    /// A caller does nothing by time: ramps stand still, nobody whom it left
+    /// out comes back.
+    ForgetsTime,
+    /// A caller leaves out as many of a group as fail it.
+    EjectsBeyondCap,
+    /// A caller goes on calling those whom it has left out.
+    CallsTheEjected,
+    /// A caller that keeps to a subset does not replace the dead.
+    SubsetForgetsTheDead,
+    /// A caller puts keys into buckets without the rollout's salt.
+    SaltIgnored,
+    /// A caller takes no notice of keys.
+    KeyIgnored,
+    /// A caller takes itself to be in no zone, where zones are preferred.
+    ZoneForgotten,
+    /// A caller keeps all calls in its zone, whatever that can carry.
+    ZoneKeepsAll,
 }
 
 impl Planted {
     /// With the number of seeds within which each must be found: several
     /// times what it takes on average.
-    pub(crate) const ALL: [(Planted, u64); 19] = [
+    pub(crate) const ALL: [(Planted, u64); 27] = [
         (Planted::AcknowledgeBeforeSync, 300),
         (Planted::LostTruncation, 300),
         (Planted::PublishBeforeCommit, 20),
@@ -71,5 +88,13 @@ impl Planted {
         (Planted::LossOfConnectionUnnoticed, 100),
         (Planted::OrderForgotten, 20),
         (Planted::DisksUnchecked, 500),
+        (Planted::ForgetsTime, 50),
+        (Planted::EjectsBeyondCap, 300),
+        (Planted::CallsTheEjected, 100),
+        (Planted::SubsetForgetsTheDead, 50),
+        (Planted::SaltIgnored, 50),
+        (Planted::KeyIgnored, 50),
+        (Planted::ZoneForgotten, 100),
+        (Planted::ZoneKeepsAll, 100),
     ];
 }

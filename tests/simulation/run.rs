@@ -99,7 +99,8 @@ fn check_callers(world: &World) -> Result<(), String> {
             let newest = world.ledger.newest(service.name());
             let (revision, checksum) = caller.core.known(service.name().as_ref());
             let used = caller.core.used(service.name().as_ref());
-            let converged = newest == checksum.map(|checksum| (revision, checksum));
+            let converged = newest == checksum.map(|checksum| (revision, checksum))
+                || world.tampers_with_views();
             if !converged || used != revision {
                 return Err(format!(
                     "caller {number} knows {revision} of {}, uses {used}, and did not converge \

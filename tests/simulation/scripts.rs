@@ -2,21 +2,23 @@
 
 use bytes::Bytes;
 use trimtab_registry::command::{
-    Change, Command, Rollback, RollbackTarget, ServiceShift, Shift, Target, Teardown,
+    AdjustInstance, Adjustment, Change, Command, Rollback, RollbackTarget, ServiceShift, Shift,
+    Target, Teardown,
 };
 use trimtab_registry::group::GroupState;
-use trimtab_registry::name::{GroupName, ServiceName};
+use trimtab_registry::name::{GroupName, InstanceId, ServiceName};
 use trimtab_registry::outcome::{Outcome, Routed};
-use trimtab_registry::policy::{Balancing, RoutePolicy};
+use trimtab_registry::policy::RoutePolicy;
 use trimtab_registry::rejection::Rejection;
 use trimtab_registry::revision::Revision;
-use trimtab_registry::route::{Route, WHOLE, Weights};
+use trimtab_registry::route::{Route, Weights};
 use trimtab_registry::text::{Actor, Reason, RequestId};
 use trimtab_server::consensus::entry::{decode_result, encode_command};
 
 use crate::chance::Chance;
 use crate::history::{Answered, Ask, Operation, Told};
 use crate::packet::{Answer, Node, Outbox, Reply, Request, RouteRead};
+use crate::policies::{capacity, policy, weights};
 
 /// How often a request is repeated, under the same request id.
 const ATTEMPTS_MAX: u32 = 4;
@@ -38,6 +40,9 @@ pub(crate) struct Script {
     /// No new requests any more.
     pub(crate) is_over: bool,
     pub(crate) operations: Vec<Operation>,
+    /// How long it rests between requests, at most.
+    rest: u64,
+    rests_until: u64,
 }
 
 /// It waits until every caller uses what it has changed, as `switch --wait`
@@ -64,7 +69,7 @@ struct UnderWay {
 }
 
 impl Script {
-    pub(crate) fn new(number: usize, replicas: u64, services: &[ServiceName]) -> Self {
+    pub(crate) fn new(number: usize, replicas: u64, services: &[ServiceName], rest: u64) -> Self {
         Self {
             number,
             replicas,
@@ -75,6 +80,8 @@ impl Script {
             following: None,
             is_over: false,
             operations: Vec::new(),
+            rest,
+            rests_until: 0,
         }
     }
 
@@ -91,8 +98,9 @@ impl Script {
                 waiting.in_doubt = true;
                 self.try_again(now, moment, chance, out);
             }
-            None if self.is_over => {}
+            None if self.is_over || now < self.rests_until => {}
             None => {
+                self.rests_until = now + chance.between(0, self.rest);
                 let (ask, request) = self.choose(now, chance);
                 self.under_way = Some(UnderWay {
                     called: moment,
@@ -247,8 +255,9 @@ impl Script {
         let change = self.change(now, chance);
         let at = chance.index(self.known.len());
         let (ask, command) = match choice {
-            45..85 => self.shift(at, change, chance),
-            85..95 => self.rollback(at, change, chance),
+            45..80 => self.shift(at, change, chance),
+            80..88 => self.rollback(at, change, chance),
+            88..95 => self.adjust(at, change, chance),
             _ => self.teardown(at, change, chance),
         };
         let bytes: Bytes = encode_command(&command).expect("encodes");
@@ -275,7 +284,10 @@ impl Script {
         for (_, read) in chosen {
             let expected = chance.per_mille(850).then_some(read.revision);
             let weights = weights(read, chance);
-            let policy = policy(self.calls);
+            let policy = match chance.per_mille(500) {
+                true => read.policy,
+                false => policy(chance),
+            };
             let route = in_words(&weights, &policy);
             asked.push((read.service.to_string(), expected, route));
             shifts.push(ServiceShift {
@@ -306,6 +318,24 @@ impl Script {
     }
 
     /// Not in the history: it does not touch the route.
+    fn adjust(&self, at: usize, change: Change, chance: &mut Chance) -> (Option<Ask>, Command) {
+        let read = &self.known[at];
+        let none = || InstanceId::parse("none").expect("an id");
+        let instance = match read.instances.is_empty() {
+            true => none(),
+            false => read.instances[chance.index(read.instances.len())].clone(),
+        };
+        let adjust = AdjustInstance {
+            service: read.service.clone(),
+            instance,
+            adjustment: Adjustment::Capacity(capacity(chance)),
+            expected: None,
+            change,
+        };
+        (None, Command::AdjustInstance(adjust))
+    }
+
+    /// Not in the history: it does not touch the route.
     fn teardown(
         &self,
         at: usize,
@@ -327,46 +357,6 @@ impl Script {
             change,
         };
         (None, Command::Teardown(teardown))
-    }
-}
-
-fn weights(read: &RouteRead, chance: &mut Chance) -> Weights {
-    let usable = |(_, state): &&(GroupName, GroupState)| *state != GroupState::Retiring;
-    let groups: Vec<&GroupName> = (read.groups.iter().filter(usable))
-        .map(|(name, _)| name)
-        .collect();
-    let first = groups[chance.index(groups.len())].clone();
-    let second = groups[chance.index(groups.len())].clone();
-    if first == second {
-        return Weights::whole(first);
-    }
-    let share = chance.between(1, u64::from(WHOLE) - 2) as u32;
-    let third = groups[chance.index(groups.len())].clone();
-    if third == first || third == second {
-        return Weights::new([(first, share), (second, WHOLE - share)]).expect("the whole");
-    }
-    let rest = chance.between(1, u64::from(WHOLE - share) - 1) as u32;
-    let all = [
-        (first, share),
-        (second, rest),
-        (third, WHOLE - share - rest),
-    ];
-    Weights::new(all).expect("they sum to the whole")
-}
-
-/// Another one with each call, so that routes differ in more than weights.
-/// What makes a caller slow to follow is left out: its picks are judged by
-/// the weights of the view it has.
-fn policy(call: u64) -> RoutePolicy {
-    let by_turns = [
-        Balancing::LeastLoaded,
-        Balancing::RoundRobin,
-        Balancing::ConsistentHash,
-    ];
-    RoutePolicy {
-        fall_back_to_dark: call.is_multiple_of(2),
-        balancing: by_turns[call as usize % by_turns.len()],
-        ..RoutePolicy::default()
     }
 }
 

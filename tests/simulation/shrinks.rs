@@ -21,7 +21,8 @@ pub(crate) type Missed = BTreeMap<String, Holding>;
 pub(crate) struct Holding {
     pub(crate) group: GroupName,
     pub(crate) address: String,
-    pub(crate) capacity: u64,
+    pub(crate) zone: String,
+    pub(crate) capacity: u32,
     until: u64,
 }
 
@@ -89,7 +90,8 @@ impl World {
                 let holding = Holding {
                     group: it.group().clone(),
                     address: it.spec.address.to_string(),
-                    capacity: u64::from(u32::from(it.spec.capacity)),
+                    zone: it.spec.zone.to_string(),
+                    capacity: it.capacity(),
                     until: self.now + HELD_FOR,
                 };
                 (it.id().to_string(), holding)

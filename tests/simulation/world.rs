@@ -31,7 +31,8 @@ pub(crate) const DRIFT_MAX: u64 = 20;
 /// Who is called.
 pub(crate) const SERVICES: [&str; 2] = ["catalog", "search"];
 const GROUPS: [&str; 3] = ["v1", "v2", "v3"];
-const INSTANCES_PER_GROUP: usize = 3;
+/// How many of a group there are, at least and at most.
+const INSTANCES: (u64, u64) = (3, 5);
 const SCRIPTS: usize = 3;
 const CALLERS: usize = 3;
 
@@ -114,6 +115,8 @@ pub(crate) struct World {
     /// The replica whose disk turned a bit over.
     pub(crate) flipped: Option<u64>,
     pub(crate) operator: Operator,
+    /// The first caller makes many calls.
+    pub(crate) is_busy: bool,
 }
 
 impl World {
@@ -141,6 +144,8 @@ impl World {
             Some(Planted::DisksUnchecked) => 1 << MEMBERS | 1 << LOST_DISKS,
             _ => 0,
         };
+        // How long scripts rest between requests, at most.
+        let rest = [0, 0, 1_500, 5_000][chance.index(4)];
         let services = SERVICES.map(|name| ServiceName::parse(name).expect("a name"));
         let seats = (1..=replicas).map(|id| Seat::new(id, &mut chance));
         let mut world = Self {
@@ -151,10 +156,10 @@ impl World {
             network: Network::default(),
             fleet: Vec::new(),
             scripts: (0..SCRIPTS)
-                .map(|number| Script::new(number, replicas, &services))
+                .map(|number| Script::new(number, replicas, &services, rest))
                 .collect(),
             callers: (0..CALLERS)
-                .map(|number| Caller::new(number, 0, replicas, &mut chance))
+                .map(|number| Caller::new(number, 0, (replicas, planted), &mut chance))
                 .collect(),
             streams: Vec::new(),
             trace: Trace::default(),
@@ -165,6 +170,7 @@ impl World {
             healed: true,
             flipped: None,
             operator: Operator::default(),
+            is_busy: chance.per_mille(100),
             setup,
             chance,
         };
@@ -175,7 +181,7 @@ impl World {
     fn populate(&mut self, replicas: u64) {
         for service in SERVICES {
             for (age, group) in GROUPS.iter().enumerate() {
-                for _ in 0..INSTANCES_PER_GROUP {
+                for _ in 0..self.chance.between(INSTANCES.0, INSTANCES.1) {
                     let number = self.fleet.len();
                     let names = (service, *group);
                     let instance = Instance::new(number, names, replicas, &mut self.chance);

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use prost::Message;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use trimtab_client::simulation::{Caller, LinkState, Turn, Wish};
+use trimtab_client::simulation::{Caller, LinkState, Outcome, Turn, Wish};
 use trimtab_proto::v1 as wire;
 use wire::watch_response::Kind;
 
@@ -191,7 +191,7 @@ struct Victim {
 
 impl Victim {
     fn new(seed: u64) -> Self {
-        let mut caller = Caller::new("victim", &[SERVICE], 3).unwrap();
+        let mut caller = Caller::new("victim", "a", &[SERVICE], 3).unwrap();
         caller.open();
         Self {
             caller,
@@ -214,7 +214,8 @@ impl Victim {
         }
         let wishes = self.caller.follow(SERVICE, self.now, &mut self.rng);
         self.fulfil(wishes);
-        let (wishes, _) = self.caller.let_go(SERVICE, self.now, &mut self.rng);
+        let rng = &mut self.rng;
+        let (wishes, _) = self.caller.look_after(SERVICE, self.now, true, rng);
         self.fulfil(wishes);
         let used = self.caller.used(SERVICE);
         assert!(used >= self.revision, "went back to {used}");
@@ -238,8 +239,7 @@ impl Victim {
             } else {
                 LinkState::Up
             };
-            let rng = &mut self.rng;
-            self.caller.connected(SERVICE, address, state, true, rng);
+            self.caller.connected(SERVICE, address, state);
         }
     }
 
@@ -251,8 +251,12 @@ impl Victim {
                 return;
             };
             assert_eq!(picked.revision(), self.revision);
-            let failed = attempt < 2;
-            self.caller.ended_call(picked, failed, &mut turn, self.now);
+            let outcome = match attempt < 2 {
+                true => Outcome::Failed,
+                false => Outcome::Answered,
+            };
+            let (turn, now) = (&mut turn, self.now);
+            self.caller.ended_call(picked, outcome, turn, now);
         }
     }
 

@@ -231,6 +231,8 @@ impl Host {
                 service: name.clone(),
                 revision: service.route_revision().0,
                 route: what_it_asks(service.route()?),
+                policy: service.route()?.policy,
+                instances: service.instances().map(|it| it.id().clone()).collect(),
                 groups: groups.collect(),
             })
         });
