@@ -5,29 +5,26 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::Response;
 use tokio::time::{Instant, sleep_until};
-use tonic::body::Body;
 use tracing::Span;
 use tracing::field::Empty;
 
 use crate::connection::with_causes;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
+use crate::exchange::{Exchange, Unanswered};
+use crate::incoming::Incoming;
 use crate::vigil::Vigil;
 
 /// The first, and two more: what fails three times is not the instance's
 /// fault.
 pub(crate) const ATTEMPTS_MAX: usize = 3;
 
-type Answer = Result<Response<Incoming>, TrySendError<Request<Body>>>;
-
 /// A request that was sent to an instance.
 struct Attempt {
     ongoing: Ongoing,
     span: Span,
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    answer: Exchange,
 }
 
 /// The attempts under way, in the order in which they began.
@@ -62,6 +59,8 @@ pub(crate) enum Failure {
     Lost(String),
     /// It may have, and broke off this call alone.
     Broken(String),
+    /// HTTP/2 cannot carry the request: nobody's fault but the caller's.
+    Unfit(String),
 }
 
 // === impl Attempts ===
@@ -73,12 +72,7 @@ impl Attempts {
 
     /// Adds one, the call's so-manyth. There is room for [`ATTEMPTS_MAX`]; one more would take the
     /// place of the newest.
-    pub(crate) fn add(
-        &mut self,
-        number: usize,
-        ongoing: Ongoing,
-        answer: impl Future<Output = Answer> + Send + 'static,
-    ) {
+    pub(crate) fn add(&mut self, number: usize, ongoing: Ongoing, answer: Exchange) {
         let endpoint = ongoing.endpoint();
         let span = tracing::debug_span!(
             "attempt",
@@ -91,7 +85,7 @@ impl Attempts {
         let attempt = Attempt {
             ongoing,
             span,
-            answer: Box::pin(answer),
+            answer,
         };
         let free = self.under_way.iter().position(Option::is_none);
         if let Some(place) = self.under_way.get_mut(free.unwrap_or(ATTEMPTS_MAX - 1)) {
@@ -125,8 +119,8 @@ impl Attempts {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for place in &mut self.under_way {
             let Some(attempt) = place else { continue };
-            let answer = &mut attempt.answer;
-            let polled = attempt.span.in_scope(|| answer.as_mut().poll(cx));
+            let answer = Pin::new(&mut attempt.answer);
+            let polled = attempt.span.in_scope(|| answer.poll(cx));
             let Poll::Ready(answer) = polled else {
                 continue;
             };
@@ -135,7 +129,7 @@ impl Attempts {
             if let Some(Attempt { ongoing, .. }) = place.take() {
                 return Poll::Ready(match answer {
                     Ok(response) => Event::Answered(ongoing, response),
-                    Err(error) => Event::Failed(ongoing, Failure::of(error)),
+                    Err(error) => Event::Failed(ongoing, Failure::of(&error)),
                 });
             }
         }
@@ -190,16 +184,13 @@ impl Attempts {
 // === impl Failure ===
 
 impl Failure {
-    fn of(error: TrySendError<Request<Body>>) -> Self {
-        let never_left = error.message().is_some();
-        let error = error.into_error();
-        let reason = with_causes(&error);
-        if never_left || was_refused(&error) {
-            Self::Unsent(reason)
-        } else if is_of_connection(&error) {
-            Self::Lost(reason)
-        } else {
-            Self::Broken(reason)
+    pub(crate) fn of(unanswered: &Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Spent(error) => Self::Unsent(with_causes(error)),
+            Unanswered::Unfit(error) => Self::Unfit(with_causes(error)),
+            Unanswered::Broken(error) if was_refused(error) => Self::Unsent(with_causes(error)),
+            Unanswered::Broken(error) if is_of_connection(error) => Self::Lost(with_causes(error)),
+            Unanswered::Broken(error) => Self::Broken(with_causes(error)),
         }
     }
 
@@ -209,24 +200,24 @@ impl Failure {
             Self::Unsent(reason) => (Outcome::Unsent, reason),
             Self::Lost(reason) => (Outcome::Lost, reason),
             Self::Broken(reason) => (Outcome::Failed, reason),
+            Self::Unfit(reason) => (Outcome::Abandoned, reason),
         }
     }
 }
 
-/// The peer said that it did nothing about the request (RFC 9113, 8.7).
-fn was_refused(error: &hyper::Error) -> bool {
-    of_stream(error).is_some_and(|error| {
-        error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-    })
+/// The peer said that it did nothing about the request: of this one (RFC 9113,
+/// 8.7), or of all that came after some other (6.8). A connection that ends so
+/// without an error ends only those.
+fn was_refused(error: &h2::Error) -> bool {
+    let reason = error.reason().filter(|_| error.is_remote());
+    match reason {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        _ => false,
+    }
 }
 
 /// Whether more is broken than one call.
-pub(crate) fn is_of_connection(error: &hyper::Error) -> bool {
-    of_stream(error).is_none()
-}
-
-fn of_stream(error: &hyper::Error) -> Option<&h2::Error> {
-    let source = std::error::Error::source(error)?;
-    let error = source.downcast_ref::<h2::Error>()?;
-    error.is_reset().then_some(error)
+pub(crate) fn is_of_connection(error: &h2::Error) -> bool {
+    !error.is_reset()
 }

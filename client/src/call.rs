@@ -7,7 +7,6 @@ use http::header::{HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Uri, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use rand::RngExt;
 use tokio::time::Instant;
 use tonic::Status;
@@ -19,7 +18,10 @@ pub use crate::deadline::Deadline;
 use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
+use crate::exchange::{Exchange, Unanswered, make_fit};
+use crate::incoming::Incoming;
 use crate::outcome::{blames_instance, decided_by_head, is_grpc};
+use crate::outgoing::Outgoing;
 use crate::patience::{SILENCE, enough_after};
 use crate::pool::Pool;
 use crate::replay::Replay;
@@ -225,22 +227,36 @@ impl Call {
     /// Sends the request to this instance.
     fn begin(&mut self, ongoing: Ongoing) {
         self.begun += 1;
-        let endpoint = ongoing.endpoint();
-        let ready = endpoint.link.sender().zip(self.request_to(&ongoing));
-        let Some((mut sender, request)) = ready else {
-            let gone = Failure::Unsent("the connection was closed".to_owned());
-            return self.failed(ongoing, gone);
-        };
-        self.due = self.enough_of(&ongoing);
-        self.paid = false;
-        let answer = sender.try_send_request(request);
-        self.attempts.add(self.begun, ongoing, answer);
+        match self.hand_over(&ongoing) {
+            Ok(answer) => {
+                self.due = self.enough_of(&ongoing);
+                self.paid = false;
+                self.attempts.add(self.begun, ongoing, answer);
+            }
+            Err(failure) => self.failed(ongoing, failure),
+        }
+    }
+
+    /// Hands the request to the connection of this instance.
+    fn hand_over(&mut self, ongoing: &Ongoing) -> Result<Exchange, Failure> {
+        let closed = || Failure::Unsent("the connection was closed".to_owned());
+        let http2 = ongoing.endpoint().link.http2();
+        let http2 = http2.as_ref().ok_or_else(closed)?;
+        let (request, body) = self.request_to(ongoing).ok_or_else(closed)?;
+        match http2.begin(request, body) {
+            // Not looked for before: a client of HTTP/2 sends no such thing.
+            Err(Unanswered::Unfit(_)) if make_fit(&mut self.head.headers) => {
+                self.hand_over(ongoing)
+            }
+            begun => begun.map_err(|error| Failure::of(&error)),
+        }
     }
 
     /// The request as this instance gets it. `None` when it has no address, or
     /// the body is no longer known from its beginning.
-    fn request_to(&self, ongoing: &Ongoing) -> Option<Request<Body>> {
-        let mut request = Request::new(self.body.attempt()?);
+    fn request_to(&self, ongoing: &Ongoing) -> Option<(Request<()>, Outgoing)> {
+        let body = self.body.attempt()?;
+        let mut request = Request::new(());
         let mut uri = self.head.uri.clone().into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(ongoing.endpoint().link.authority()?.clone());
@@ -258,7 +274,7 @@ impl Call {
         if let Some(bucket) = ongoing.bucket() {
             bucket.write_to(headers);
         }
-        Some(request)
+        Some((request, body))
     }
 
     /// When this attempt has kept the caller waiting for so long that another
@@ -417,13 +433,17 @@ impl Call {
         response: Response<Incoming>,
     ) -> Response<ResponseBody> {
         self.attempts.lose_to(&ongoing);
-        let (mut head, incoming) = response.into_parts();
+        let (mut head, mut incoming) = response.into_parts();
         head.extensions.insert(PickInfo {
             group: Arc::clone(&ongoing.endpoint().group),
             instance_id: Arc::clone(&ongoing.endpoint().id),
             revision: ongoing.revision(),
         });
         let grpc = is_grpc(&head.headers);
+        if !grpc {
+            // Messages of gRPC have their own.
+            incoming.measure(&head.headers);
+        }
         let decided = decided_by_head(&head, grpc, incoming.is_end_stream(), self.limit);
         if matches!(decided, None | Some(Outcome::Answered)) {
             ongoing.answered(Instant::now());

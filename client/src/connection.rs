@@ -1,24 +1,20 @@
 //! The connection to one instance: made ahead of need, watched, remade.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use http::uri::Authority;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
 
 use crate::backoff::Backoff;
 use crate::coverage::LinkState;
 use crate::endpoint::{Connection, Outcome};
-use crate::fair_timer::{Census, FairSleep, FairTimer};
-use crate::heard::Heard;
+use crate::fair_sleep::{Census, FairSleep};
+use crate::http2::{self, Http2, Kept};
 use crate::record::Record;
 use crate::vitals::Vitals;
 
@@ -33,11 +29,6 @@ const RETRY_MOST: Duration = Duration::from_secs(3);
 /// A connection that held this long was a good one: the next break starts from
 /// the first wait again.
 const HELD_WELL: Duration = Duration::from_secs(1);
-
-/// A peer that answers no ping within this is gone, whatever TCP says: of the
-/// time that this process had; twice this while most of the service's peers are
-/// silent.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pings that find a peer which hangs.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -62,7 +53,7 @@ pub(crate) struct Link {
     record: Record,
     /// Told when it is time to judge by the records.
     suspicion: Arc<Notify>,
-    sender: ArcSwapOption<SendRequest<Body>>,
+    http2: ArcSwapOption<Http2>,
     retry_now: Notify,
     unreachable: Notify,
     closing: CancellationToken,
@@ -84,11 +75,9 @@ pub(crate) struct Surroundings {
     pub(crate) census: Arc<Census>,
 }
 
-type Http2 = hyper::client::conn::http2::Connection<TokioIo<Heard>, Body, TokioExecutor>;
-
 /// A connection in use.
 enum Held {
-    Http2(Pin<Box<Http2>>),
+    Http2(Kept),
     Probed,
 }
 
@@ -112,7 +101,7 @@ impl Link {
             vitals: Arc::new(Vitals::new()),
             record: Record::default(),
             suspicion: Arc::default(),
-            sender: ArcSwapOption::empty(),
+            http2: ArcSwapOption::empty(),
             retry_now: Notify::new(),
             unreachable: Notify::new(),
             closing: CancellationToken::new(),
@@ -124,11 +113,9 @@ impl Link {
         self.authority.as_ref()
     }
 
-    pub(crate) fn sender(&self) -> Option<SendRequest<Body>> {
-        self.sender
-            .load()
-            .as_ref()
-            .map(|sender| SendRequest::clone(sender))
+    /// What calls go over, while it is connected.
+    pub(crate) fn http2(&self) -> Guard<Option<Arc<Http2>>> {
+        self.http2.load()
     }
 
     /// A call to it ended.
@@ -170,44 +157,47 @@ impl Link {
             return Ok(Held::Probed);
         };
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
-        let (stream, heard) = Heard::on(stream);
-        let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(FairTimer::of(&surroundings.census, ping_interval))
-            .keep_alive_interval(ping_interval)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
-        let mut connection = Box::pin(connection);
+        let (http2, mut kept, heard) =
+            http2::connect(stream, ping_interval, &surroundings.census).await?;
         tokio::select! {
-            ended = &mut connection => {
-                let reason = ended.err().map(|error| with_causes(&error));
-                return Err(reason.unwrap_or_else(|| "the instance closed the connection".to_owned()));
-            }
+            reason = kept.ended() => return Err(reason),
             _ = heard => {}
         }
-        self.sender.store(Some(Arc::new(sender)));
-        Ok(Held::Http2(connection))
+        self.http2.store(Some(Arc::new(http2)));
+        Ok(Held::Http2(kept))
     }
 
-    /// Ends when the connection does, with the reason.
-    async fn held(&self, held: Held) -> String {
-        match held {
-            Held::Probed => {
-                self.unreachable.notified().await;
-                "a caller could not reach it".to_owned()
+    /// Until the connection ends, or takes no more calls, with the reason; or
+    /// until this is closed, and then what is in flight has ended.
+    async fn hold(&self, held: Held, surroundings: &Surroundings) -> Option<String> {
+        let Held::Http2(mut kept) = held else {
+            tokio::select! {
+                () = self.closing.cancelled() => {}
+                () = self.unreachable.notified() => {
+                    return Some("a caller could not reach it".to_owned());
+                }
             }
-            Held::Http2(connection) => match connection.await {
-                Ok(()) => "the instance closed the connection".to_owned(),
-                Err(error) => format!("the connection broke: {}", with_causes(&error)),
-            },
+            self.went(LinkState::Down, surroundings);
+            return None;
+        };
+        let spent = kept.spent();
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            reason = kept.ended() => return Some(reason),
+            () = spent.notified() => {
+                kept.finish();
+                return Some("the instance takes no more calls over the connection".to_owned());
+            }
         }
+        // Without what calls hold it ends when what is in flight has.
+        self.went(LinkState::Down, surroundings);
+        kept.ended().await;
+        None
     }
 
     fn went(&self, state: LinkState, surroundings: &Surroundings) {
         if state != LinkState::Up {
-            self.sender.store(None);
+            self.http2.store(None);
         }
         self.vitals.went(state);
         surroundings.changed.notify_one();
@@ -261,18 +251,8 @@ async fn keep_connected(link: Arc<Link>, surroundings: Arc<Surroundings>) {
                 link.went(LinkState::Up, &surroundings);
                 tracing::debug!(address = %link.address, "instance connected");
                 let since = Instant::now();
-                let mut held = std::pin::pin!(link.held(held));
-                let reason = tokio::select! {
-                    () = link.closing.cancelled() => {
-                        link.went(LinkState::Down, &surroundings);
-                        // Without its sender an HTTP/2 connection ends when
-                        // what is in flight has.
-                        if matches!(surroundings.protocol, Protocol::Http2 { .. }) {
-                            held.await;
-                        }
-                        return;
-                    }
-                    reason = &mut held => reason,
+                let Some(reason) = link.hold(held, &surroundings).await else {
+                    return;
                 };
                 if since.elapsed() >= HELD_WELL {
                     backoff.reset();

@@ -1,4 +1,4 @@
-//! A stream that says when the peer has been heard for the first time.
+//! A stream that says when the peer has been heard for the first time, and whether it was since.
 //!
 //! A kernel completes connections for a process that was stopped, or is too
 //! busy to accept them. A server of HTTP/2 says its settings at once: only then
@@ -6,6 +6,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,14 +20,22 @@ pub(crate) struct Heard {
     stream: TcpStream,
     /// Taken when it is told.
     first: Option<oneshot::Sender<()>>,
+    /// Set whenever something is.
+    lately: Arc<AtomicBool>,
 }
 
 impl Heard {
-    /// What is received ends with the first bytes, or with the stream.
-    pub(crate) fn on(stream: TcpStream) -> (Self, oneshot::Receiver<()>) {
+    /// What is received ends with the first bytes, or with the stream. The flag
+    /// is set whenever the peer is heard; whoever asks resets it.
+    pub(crate) fn on(stream: TcpStream) -> (Self, oneshot::Receiver<()>, Arc<AtomicBool>) {
         let (first, heard) = oneshot::channel();
-        let first = Some(first);
-        (Self { stream, first }, heard)
+        let lately = Arc::new(AtomicBool::new(false));
+        let it = Self {
+            stream,
+            first: Some(first),
+            lately: Arc::clone(&lately),
+        };
+        (it, heard, lately)
     }
 }
 
@@ -37,12 +47,12 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.first.is_some()
-            && buffer.filled().len() > before
-            && let Some(first) = self.first.take()
-        {
-            // Whoever waited may have lost patience.
-            let _ = first.send(());
+        if buffer.filled().len() > before {
+            self.lately.store(true, Ordering::Relaxed);
+            if let Some(first) = self.first.take() {
+                // Whoever waited may have lost patience.
+                let _ = first.send(());
+            }
         }
         polled
     }

@@ -85,7 +85,7 @@
 //! | Within a group the policy of the route decides, by capacity; a zone keeps no more calls than it has ready capacity for; a group that is new to traffic warms up if the policy says so. | [`policy`] | `promises::a_zone_keeps_the_calls_it_has_capacity_for_under_every_policy`, `published_failures::a_balancer_that_sends_a_new_instance_everything`, `published_failures::a_cold_group_hit_at_full_load` |
 //! | An instance that is busy or slow gets fewer calls than the others, by its capacity; one that was slow is tried again. | Of two drawn by capacity the one that costs less: calls in flight times peak-EWMA latency (`docs/balancing.md`). | `picker::calls_follow_capacity_and_avoid_the_busy`, `promises::a_slow_instance_gets_less_and_is_tried_again` |
 //! | For every instance there is an answer to why it takes calls or not. | [`Balancer::explain`] | `sticky::explain_says_why_not`, `golden::the_table_is_as_it_was`, `golden::what_programs_read_is_as_it_was` |
-//! | A process that was stopped or starved does not take its peers for dead. | Of the time that a ping may take, only what this process had counts. | `fair_timer::a_process_that_was_stopped_gives_its_peers_their_time` |
+//! | A process that was stopped or starved does not take its peers for dead. | Of the time that a ping may take, only what this process had counts. | `fair_sleep::a_process_that_was_stopped_gives_its_peers_their_time` |
 //! | An instance that fails its calls, more than its group does, gets none for a while; a group that fails as a whole is called, and the few that nobody doubts do not get all calls of the many that are in doubt. | [`policy::OutlierPolicy`] | `outliers::an_instance_that_fails_five_calls_in_a_row_gets_no_more`, `outliers::a_group_that_fails_as_a_whole_is_called_nevertheless`, `outliers::one_that_hangs_is_left_out_when_callers_drop_their_calls`, `promises::those_in_doubt_take_calls_only_where_the_others_are_too_few` |
 //! | A call is sent twice only where that is safe: when the first instance has certainly not seen it, or when the caller says so ([`call::Idempotent`], [`client::ServiceBuilder::idempotent`]) and nothing of an answer's body was passed on; and within a budget of a fifth of all calls. | It goes to an instance that it was not sent to yet. | `calls::a_call_that_may_not_be_repeated_says_that_it_broke_off` |
 //! | A call that may be sent twice does not wait for an instance that hangs: after a third of the time it has, or some seconds when it has no limit, another instance is asked as well. | Deadlines ([`call::Deadline`], `grpc-timeout`) are carried: each instance is told how much time is left. | `deadlines::another_instance_is_asked_after_a_third_of_the_time_and_told_what_is_left`, `deadlines::another_instance_is_asked_after_a_while_when_the_caller_said_nothing_of_time` |
@@ -138,10 +138,13 @@ mod coverage;
 mod crew;
 mod deadline;
 mod endpoint;
-mod fair_timer;
+mod exchange;
+mod fair_sleep;
 #[cfg(test)]
 mod fakes;
 mod heard;
+mod http2;
+mod incoming;
 mod kept;
 mod latency;
 mod lineup;
@@ -150,6 +153,7 @@ mod maglev;
 mod many;
 mod meter;
 mod outcome;
+mod outgoing;
 mod outlier;
 mod patience;
 mod picker;

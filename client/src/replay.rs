@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 
+use crate::outgoing::Outgoing;
+
 /// A larger request is sent once. Remembering shares the bytes, it does not
 /// copy them.
 const REMEMBERED_BYTES_MAX: usize = 1024 * 1024;
@@ -37,9 +39,6 @@ struct Source {
     /// Only the newest attempt may read on.
     attempt: u64,
 }
-
-/// The body of one attempt, where all of it is there.
-struct Whole(Option<Bytes>);
 
 /// The body of one attempt.
 struct Attempt {
@@ -96,10 +95,10 @@ impl Replay {
 
     /// The body from its beginning, or `None` when that is no longer known.
     /// Earlier attempts read from now on only what was read before.
-    pub(crate) fn attempt(&self) -> Option<Body> {
+    pub(crate) fn attempt(&self) -> Option<Outgoing> {
         match self {
-            Self::Whole(None) => Some(Body::empty()),
-            Self::Whole(data) => Some(Body::new(Whole(data.clone()))),
+            Self::Whole(None) => Some(Outgoing::Nothing),
+            Self::Whole(Some(data)) => Some(Outgoing::Whole(data.clone())),
             Self::Streamed(streamed) => streamed.attempt(),
         }
     }
@@ -133,23 +132,23 @@ impl Replay {
 // === impl Streamed ===
 
 impl Streamed {
-    fn attempt(&self) -> Option<Body> {
+    fn attempt(&self) -> Option<Outgoing> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         if source.forgotten {
             return None;
         }
         source.attempt += 1;
         if source.frames.is_empty() && (source.ended || source.body.is_end_stream()) {
-            return Some(Body::empty());
+            return Some(Outgoing::Nothing);
         }
         let number = source.attempt;
         // The wrapper asks the attempt at once whether it is empty.
         drop(source);
-        Some(Body::new(Attempt {
+        Some(Outgoing::Streamed(Body::new(Attempt {
             source: Arc::clone(&self.source),
             number,
             position: 0,
-        }))
+        })))
     }
 
     fn is_known(&self) -> bool {
@@ -168,24 +167,6 @@ impl Streamed {
     fn forget(&self) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         source.forgotten = true;
-    }
-}
-
-// === impl Whole ===
-
-impl HttpBody for Whole {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
     }
 }
 
@@ -281,7 +262,12 @@ mod tests {
         Body::new(http_body_util::StreamBody::new(frames))
     }
 
-    async fn read(body: Body) -> Result<Bytes, tonic::Status> {
+    async fn read(attempt: Outgoing) -> Result<Bytes, tonic::Status> {
+        let body = match attempt {
+            Outgoing::Nothing => Body::empty(),
+            Outgoing::Whole(data) => Body::new(http_body_util::Full::new(data)),
+            Outgoing::Streamed(body) => body,
+        };
         body.collect().await.map(|collected| collected.to_bytes())
     }
 

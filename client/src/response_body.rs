@@ -12,7 +12,6 @@ use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Code, Status};
 
@@ -22,6 +21,7 @@ use crate::connection::with_causes;
 use crate::deadline::Limit;
 use crate::endpoint::{Connection, Ongoing, Outcome};
 use crate::error::Error;
+use crate::incoming::Incoming;
 use crate::outcome::{blames, grpc_code, outcome_of};
 
 /// How long the first part of an answer is kept back for what follows it, in
@@ -140,7 +140,7 @@ impl ResponseBody {
     }
 
     /// Passes on what came, and ends the call when that says how it ended.
-    fn pass_on(&mut self, polled: Option<Result<Frame<Bytes>, hyper::Error>>) -> Polled {
+    fn pass_on(&mut self, polled: Option<Result<Frame<Bytes>, h2::Error>>) -> Polled {
         match polled {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
@@ -307,7 +307,7 @@ impl Body for ResponseBody {
     }
 }
 
-fn outcome_of_break(error: &hyper::Error) -> Outcome {
+fn outcome_of_break(error: &h2::Error) -> Outcome {
     if is_of_connection(error) {
         Outcome::Lost
     } else {

@@ -8,6 +8,7 @@ mod calls;
 mod cold_start;
 mod ending;
 mod hostile;
+mod http2;
 mod instance;
 mod layers;
 mod leaving;

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Sleep, Timer};
 use tokio::time::Instant;
 
 /// A wait is divided into steps of this at most. Each has a timer of its own,
@@ -28,16 +27,6 @@ const LATE_MAX: Duration = Duration::from_millis(50);
 /// steps that it should have.
 const STEPS_MOST: u32 = 5;
 
-/// Longer times are no waits for a peer, but for the next occasion to ask.
-const FAIR_MAX: Duration = Duration::from_secs(2);
-
-/// The timer of an HTTP/2 connection: short times are fair to the peer.
-#[derive(Debug)]
-pub(crate) struct FairTimer {
-    /// `None` where short times are not only for answers.
-    member: Option<Arc<Member>>,
-}
-
 /// The connections to one service.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
@@ -48,7 +37,7 @@ pub(crate) struct Census {
 
 /// One of them.
 #[derive(Debug)]
-struct Member {
+pub(crate) struct Member {
     census: Arc<Census>,
 }
 
@@ -57,6 +46,7 @@ struct Member {
 pub(crate) struct FairSleep {
     sleep: Pin<Box<tokio::time::Sleep>>,
     wait: Wait,
+    /// Of a wait for an answer.
     member: Option<Arc<Member>>,
     is_silent: bool,
     /// It waited once more, as most others were silent too.
@@ -78,27 +68,16 @@ struct Wait {
 // === impl Wait ===
 
 impl Wait {
-    fn until(deadline: Instant, now: Instant) -> Self {
-        let time = deadline.saturating_duration_since(now);
-        let steps = match time > FAIR_MAX {
-            true => 1,
-            false => time.div_duration_f64(STEP_MAX).ceil().max(1.0) as u32,
-        };
+    fn of(time: Duration, now: Instant) -> Self {
+        let steps = time.div_duration_f64(STEP_MAX).ceil().max(1.0) as u32;
         let step = time / steps;
         Self {
             whole: time,
             step,
             ends: now + step,
             steps_left: steps,
-            in_any_case: match time > FAIR_MAX {
-                true => 1,
-                false => steps * STEPS_MOST,
-            },
+            in_any_case: steps.saturating_mul(STEPS_MOST),
         }
-    }
-
-    fn is_for_answer(&self) -> bool {
-        self.whole <= FAIR_MAX
     }
 
     /// A step has ended. When the next does; `None` when the wait is over.
@@ -125,11 +104,16 @@ impl Census {
 }
 
 impl Member {
-    fn of(census: &Arc<Census>) -> Self {
+    pub(crate) fn of(census: &Arc<Census>) -> Arc<Self> {
         census.connections.fetch_add(1, Ordering::Relaxed);
-        Self {
+        Arc::new(Self {
             census: Arc::clone(census),
-        }
+        })
+    }
+
+    /// Waits so long for an answer; twice as long when most others wait too.
+    pub(crate) fn wait(self: &Arc<Self>, time: Duration) -> FairSleep {
+        FairSleep::of(time, Some(Arc::clone(self)))
     }
 }
 
@@ -144,11 +128,11 @@ impl Drop for Member {
 impl FairSleep {
     /// So long from now.
     pub(crate) fn after(time: Duration) -> Self {
-        Self::until(Instant::now() + time, None)
+        Self::of(time, None)
     }
 
-    fn until(deadline: Instant, member: Option<Arc<Member>>) -> Self {
-        let wait = Wait::until(deadline, Instant::now());
+    fn of(time: Duration, member: Option<Arc<Member>>) -> Self {
+        let wait = Wait::of(time, Instant::now());
         Self {
             sleep: Box::pin(tokio::time::sleep_until(wait.ends)),
             wait,
@@ -156,13 +140,6 @@ impl FairSleep {
             is_silent: false,
             was_prolonged: false,
         }
-    }
-
-    fn reset(&mut self, deadline: Instant) {
-        self.is_heard();
-        self.was_prolonged = false;
-        self.wait = Wait::until(deadline, Instant::now());
-        self.sleep.as_mut().reset(self.wait.ends);
     }
 
     fn is_heard(&mut self) {
@@ -175,7 +152,7 @@ impl FairSleep {
     /// A step has ended. When the next does; `None` when the wait is over.
     fn step(&mut self, now: Instant) -> Option<Instant> {
         let next = self.wait.step(now);
-        let Some(member) = self.member.as_ref().filter(|_| self.wait.is_for_answer()) else {
+        let Some(member) = &self.member else {
             return next;
         };
         if !std::mem::replace(&mut self.is_silent, true) {
@@ -185,7 +162,7 @@ impl FairSleep {
             return next;
         }
         self.was_prolonged = true;
-        self.wait = Wait::until(now + self.wait.whole, now);
+        self.wait = Wait::of(self.wait.whole, now);
         Some(self.wait.ends)
     }
 }
@@ -207,42 +184,6 @@ impl Future for FairSleep {
 impl Drop for FairSleep {
     fn drop(&mut self) {
         self.is_heard();
-    }
-}
-
-impl Sleep for FairSleep {}
-
-// === impl FairTimer ===
-
-impl FairTimer {
-    /// Of a connection that asks its peer that often whether it is there.
-    pub(crate) fn of(census: &Arc<Census>, asks_every: Option<Duration>) -> Self {
-        let is_apart = asks_every.is_some_and(|every| every > FAIR_MAX);
-        Self {
-            member: is_apart.then(|| Arc::new(Member::of(census))),
-        }
-    }
-}
-
-impl Timer for FairTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        let deadline = Instant::now() + duration;
-        Box::pin(FairSleep::until(deadline, self.member.clone()))
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(FairSleep::until(deadline.into(), self.member.clone()))
-    }
-
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into()
-    }
-
-    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, new_deadline: std::time::Instant) {
-        match sleep.as_mut().downcast_mut_pin::<FairSleep>() {
-            Some(mut sleep) => sleep.reset(new_deadline.into()),
-            None => *sleep = self.sleep_until(new_deadline),
-        }
     }
 }
 
@@ -294,32 +235,20 @@ mod tests {
         assert_eq!(steps, 8 * STEPS_MOST);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_can_begin_anew_and_a_long_one_is_one_timer() {
-        let timer = FairTimer { member: None };
-        let mut wait = timer.sleep(Duration::from_secs(5));
-        let now = Instant::now();
-        timer.reset(&mut wait, (now + ms(500)).into());
-        wait.await;
-        assert_eq!(now.elapsed().as_millis() / 10, 50);
-        let long = Wait::until(now + Duration::from_secs(5), now);
-        assert_eq!(long.in_any_case, 1);
-    }
-
     /// How long peers have that owe an answer, so many of so many connections.
     async fn wait_for(silent: usize, connections: usize) -> Duration {
         let census = Arc::new(Census::default());
-        let timers: Vec<FairTimer> = (0..connections)
-            .map(|_| FairTimer::of(&census, Some(Duration::from_secs(5))))
-            .collect();
+        let members: Vec<_> = (0..connections).map(|_| Member::of(&census)).collect();
         let begun = Instant::now();
-        let waits = timers[..silent].iter().map(|timer| timer.sleep(ms(2_000)));
+        let waits = members[..silent]
+            .iter()
+            .map(|member| member.wait(ms(2_000)));
         let waits: Vec<_> = waits.map(tokio::spawn).collect();
         for wait in waits {
             wait.await.unwrap();
         }
         let took = begun.elapsed();
-        drop(timers);
+        drop(members);
         assert_eq!(census.silent.load(Ordering::Relaxed), 0);
         assert_eq!(census.connections.load(Ordering::Relaxed), 0);
         took
