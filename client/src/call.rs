@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderValue, USER_AGENT};
-use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Uri, request};
+use http::{Request, Response, request};
 use http_body::Body as _;
 use rand::RngExt;
 use tokio::time::Instant;
@@ -18,10 +17,8 @@ pub use crate::deadline::Deadline;
 use crate::deadline::Limit;
 use crate::endpoint::{Connection, Endpoint, Ongoing, Outcome};
 use crate::error::Error;
-use crate::exchange::{Exchange, Unanswered, make_fit};
 use crate::incoming::Incoming;
 use crate::outcome::{blames_instance, decided_by_head, is_grpc};
-use crate::outgoing::Outgoing;
 use crate::patience::{SILENCE, enough_after};
 use crate::pool::Pool;
 use crate::replay::Replay;
@@ -29,6 +26,8 @@ use crate::response_body::ResponseBody;
 use crate::sticky::Affinity;
 use crate::ticket::Ticket;
 use crate::vigil::LOOKS_EVERY;
+
+mod handover;
 
 /// Put into the extensions of a request (for tonic:
 /// `request.extensions_mut().insert(Idempotent)`), it says that carrying the
@@ -235,46 +234,6 @@ impl Call {
             }
             Err(failure) => self.failed(ongoing, failure),
         }
-    }
-
-    /// Hands the request to the connection of this instance.
-    fn hand_over(&mut self, ongoing: &Ongoing) -> Result<Exchange, Failure> {
-        let closed = || Failure::Unsent("the connection was closed".to_owned());
-        let http2 = ongoing.endpoint().link.http2();
-        let http2 = http2.as_ref().ok_or_else(closed)?;
-        let (request, body) = self.request_to(ongoing).ok_or_else(closed)?;
-        match http2.begin(request, body) {
-            // Not looked for before: a client of HTTP/2 sends no such thing.
-            Err(Unanswered::Unfit(_)) if make_fit(&mut self.head.headers) => {
-                self.hand_over(ongoing)
-            }
-            begun => begun.map_err(|error| Failure::of(&error)),
-        }
-    }
-
-    /// The request as this instance gets it. `None` when it has no address, or
-    /// the body is no longer known from its beginning.
-    fn request_to(&self, ongoing: &Ongoing) -> Option<(Request<()>, Outgoing)> {
-        let body = self.body.attempt()?;
-        let mut request = Request::new(());
-        let mut uri = self.head.uri.clone().into_parts();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(ongoing.endpoint().link.authority()?.clone());
-        uri.path_and_query
-            .get_or_insert(PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from_parts(uri).ok()?;
-        *request.method_mut() = self.head.method.clone();
-        *request.version_mut() = self.head.version;
-        // Extensions were for this crate, and stay.
-        let headers = request.headers_mut();
-        headers.clone_from(&self.head.headers);
-        if let Some(limit) = &self.limit {
-            limit.write(headers, self.grpc, ongoing.started());
-        }
-        if let Some(bucket) = ongoing.bucket() {
-            bucket.write_to(headers);
-        }
-        Some((request, body))
     }
 
     /// When this attempt has kept the caller waiting for so long that another
