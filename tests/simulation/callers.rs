@@ -131,6 +131,17 @@ impl Caller {
         self.waiting.iter().filter(is_stuck).count()
     }
 
+    /// An instance has a new connection: nothing is held against it, and to
+    /// calls it is another.
+    pub(crate) fn opened(&mut self, service: usize, id: &str) {
+        self.picks[service].ejections.opened(id);
+        let under_way = self.under_way.values_mut().map(|it| &mut it.call);
+        let calls = under_way.chain(&mut self.waiting);
+        for call in calls.filter(|call| call.service == service) {
+            call.tried.retain(|tried| *tried != *id);
+        }
+    }
+
     pub(crate) fn has_lines_to(&self, address: &str) -> Vec<usize> {
         (0..SERVICES.len())
             .filter(|service| self.state_of(*service, address) == Some(LinkState::Up))

@@ -28,7 +28,8 @@ pub(crate) struct Call {
     pub(crate) failed_in: String,
     /// Groups in which calls may leave the caller's zone for what they cost.
     pub(crate) giving_way: Vec<String>,
-    attempts: u32,
+    /// Made so far.
+    pub(crate) attempts: u32,
     /// It may be sent again after an instance said that it failed.
     is_repeatable: bool,
 }

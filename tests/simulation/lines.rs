@@ -40,7 +40,7 @@ impl World {
                 };
                 lines.insert(Arc::clone(&address), line);
                 let id = format!("i{}", number_of(&address));
-                self.callers[number].picks[service].ejections.opened(&id);
+                self.callers[number].opened(service, &id);
                 let wait = self.chance.between(1, 8);
                 self.caller_at(number, wait, Doing::Connect(service, address, 0));
             }

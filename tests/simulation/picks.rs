@@ -139,7 +139,7 @@ impl Expected {
         }
         let home = self.groups.get(&call.failed_in).filter(|it| has_new(it));
         let leaves = call.failed_in != group && call.tie == Tie::Nothing;
-        if call.tried.len() == 1 && leaves && home.is_some() {
+        if call.attempts == 1 && leaves && home.is_some() {
             return Err(format!(
                 "a call that failed in {} went to {group} before {home:?}",
                 call.failed_in
