@@ -137,6 +137,7 @@ mod course;
 mod coverage;
 mod crew;
 mod deadline;
+mod delta;
 mod endpoint;
 mod exchange;
 mod fair_sleep;
