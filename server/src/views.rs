@@ -146,7 +146,7 @@ impl Views {
         });
         let before = followed.as_ref().and_then(|published| published.present());
         let published = PublishedView::after(before, view, self.wire);
-        self.set(service, Published::Present(published));
+        self.set(service, Published::Present(Box::new(published)));
     }
 
     fn end(&self, service: &ServiceName, revision: u64) {

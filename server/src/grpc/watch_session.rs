@@ -94,7 +94,7 @@ impl Session {
             };
             let taken = self.watching.take(self.context.started.elapsed(), request);
             match taken {
-                Ok(answer) => self.answers.extend(answer.map(News::Own)),
+                Ok(answer) => self.answers.extend(answer.map(News::own)),
                 Err(status) => {
                     self.ending = Some(Err(status));
                     return false;
@@ -141,7 +141,7 @@ impl HttpBody for Session {
         me.watching.bell().listen(wakes);
         if me.ending.is_none() && me.context.standing.is_stopping() {
             let goodbye = goodbye(me.context.watchers.count());
-            let goodbye = News::Own(watch_response::Kind::GoingAway(goodbye));
+            let goodbye = News::own(watch_response::Kind::GoingAway(goodbye));
             me.answers.push_back(goodbye);
             me.ending = Some(Ok(()));
         }

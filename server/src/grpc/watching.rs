@@ -63,7 +63,7 @@ pub enum News {
     /// An answer that many get: encoded once, in a gRPC frame.
     Shared(Bytes),
     /// An answer to this caller alone.
-    Own(watch_response::Kind),
+    Own(Box<watch_response::Kind>),
 }
 
 impl Drop for Watching {
@@ -249,17 +249,18 @@ impl Line {
             let held = self.held.take()?;
             if published.present().is_some_and(|it| is_held(it, &held)) {
                 self.told = Some(revision);
-                return Some(News::Own(watch_response::Kind::Unchanged(Unchanged {
+                let unchanged = watch_response::Kind::Unchanged(Unchanged {
                     service: service.to_string(),
                     revision,
-                })));
+                });
+                return Some(News::own(unchanged));
             }
             // Should it hold another view of that revision, the digest says so.
             self.told = Some(held.known_revision).filter(|known| *known > 0);
         }
         let Some(present) = published.present() else {
             self.told = None;
-            return Some(News::Own(watch_response::Kind::Absent(Absent {
+            return Some(News::own(watch_response::Kind::Absent(Absent {
                 service: service.to_string(),
                 revision,
             })));
@@ -286,13 +287,18 @@ fn is_held(present: &PublishedView, held: &Subscribe) -> bool {
 // === impl News ===
 
 impl News {
+    /// To this caller alone.
+    pub(super) fn own(kind: watch_response::Kind) -> News {
+        News::Own(Box::new(kind))
+    }
+
     /// As it is sent.
     pub fn framed(self, possibly_stale: bool) -> Bytes {
         match self {
             News::Shared(frame) if !possibly_stale => frame,
             News::Shared(frame) => convert::frame_with(&frame, &STALE_FIELD),
             News::Own(kind) => convert::frame(&WatchResponse {
-                kind: Some(kind),
+                kind: Some(*kind),
                 possibly_stale,
             }),
         }

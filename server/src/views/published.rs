@@ -56,7 +56,7 @@ pub enum Published {
     /// The service is not registered, as of this revision.
     Absent(u64),
     /// The service's view.
-    Present(PublishedView),
+    Present(Box<PublishedView>),
 }
 
 /// One view and, once somebody asked for them, its bytes.
