@@ -25,11 +25,13 @@ impl Turns {
     }
 
     /// The view, a connection or an instance's standing changed. A round of
-    /// others is not this one, even if all is as before in the end.
+    /// others, or by another policy, is not this one, even if all is as before
+    /// in the end.
     pub(crate) fn expects(&mut self, expected: &Expected) {
         self.0.retain(|group, round| {
             let carrying = expected.groups.get(group);
-            carrying.is_some_and(|carrying| round.shares == carrying.shares)
+            go_by_turns(expected)
+                && carrying.is_some_and(|carrying| round.shares == carrying.shares)
         });
     }
 
@@ -40,10 +42,8 @@ impl Turns {
         expected: &Expected,
         (group, instance): (&str, &str),
     ) -> Result<(), String> {
-        let policy = expected.policy;
         let carrying = expected.groups.get(group);
-        let by_turns = policy.balancing == Balancing::RoundRobin && !policy.prefer_zone;
-        let Some(carrying) = carrying.filter(|_| by_turns) else {
+        let Some(carrying) = carrying.filter(|_| go_by_turns(expected)) else {
             self.0.remove(group);
             return Ok(());
         };
@@ -60,6 +60,12 @@ impl Turns {
         *round.of.entry(instance.to_owned()).or_default() += 1;
         round.check().map_err(|what| format!("{group}: {what}"))
     }
+}
+
+/// Whether the calls of a group are one round. With zones there are two.
+fn go_by_turns(expected: &Expected) -> bool {
+    let policy = expected.policy;
+    policy.balancing == Balancing::RoundRobin && !policy.prefer_zone
 }
 
 impl Round {
