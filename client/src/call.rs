@@ -105,6 +105,8 @@ pub(crate) struct Call {
     due: Option<Instant>,
     /// That attempt takes the place of one that failed, and is paid for.
     paid: bool,
+    /// Nobody was left whom the request was not sent to yet.
+    all_tried: bool,
     told: Option<Told>,
 }
 
@@ -136,6 +138,7 @@ pub(crate) fn call(
         unsent: 0,
         due: None,
         paid: true,
+        all_tried: false,
         told: None,
     });
     let span = tracing::debug_span!(
@@ -342,8 +345,15 @@ impl Call {
         if !self.paid && !self.body.is_complete() {
             return;
         }
-        let (tried, affinity) = (&self.tried, &self.affinity);
-        let Some(ongoing) = self.pool.pick_untried(ticket, tried, affinity) else {
+        let mut ongoing = self.pool.pick_untried(ticket, &self.tried, &self.affinity);
+        if ongoing.is_none() && self.all_tried {
+            // Whoever failed a while ago may do better than who hangs.
+            let hanging: Vec<_> = self.attempts.endpoints().cloned().collect();
+            let ticket = hanging.last().map(|last| Ticket::again(last, doubts_group));
+            ongoing = self.pool.pick_untried(ticket, &hanging, &self.affinity);
+        }
+        self.all_tried = ongoing.is_none();
+        let Some(ongoing) = ongoing else {
             return;
         };
         if self.paid || self.may_pay(ongoing.started(), &self.pool.meter().waiting) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 use trimtab_client::call::{Deadline, Idempotent, PickInfo};
 use trimtab_client::client::Client;
@@ -88,7 +89,32 @@ async fn an_instance_that_comes_back_is_asked_when_the_other_hangs() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         instances[1].heal();
     };
-    let (answered_by, ()) = tokio::join!(get(&catalog, 1), heals);
+    let both = async { tokio::join!(get(&catalog, 1), heals) };
+    let (answered_by, ()) = timeout(Duration::from_secs(30), both).await.expect("asked");
+    assert_eq!(answered_by.unwrap(), "v1-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_failed_is_asked_again_when_the_other_hangs() {
+    let cluster = Cluster::start(1).await;
+    let instances = Instance::registered(&cluster, "v1", 2).await;
+    let client = Client::connect(&cluster.endpoints()).unwrap();
+    let service = client.service("catalog").idempotent(true);
+    let service = service.attempt_timeout(Duration::from_millis(50));
+    let catalog = CatalogClient::new(service.await.unwrap());
+    get(&catalog, 1).await.unwrap();
+    instances[0].fail(Fault::Stuck);
+    instances[1].fail(Fault::Errs(Code::Unavailable));
+    let before = instances[1].calls();
+    let heals = async {
+        // Whichever is asked first.
+        while instances[1].calls() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        instances[1].heal();
+    };
+    let both = async { tokio::join!(get(&catalog, 1), heals) };
+    let (answered_by, ()) = timeout(Duration::from_secs(30), both).await.expect("asked");
     assert_eq!(answered_by.unwrap(), "v1-1");
 }
 
