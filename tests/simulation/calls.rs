@@ -22,7 +22,7 @@ pub(crate) struct Call {
     pub(crate) service: usize,
     pub(crate) tie: Tie,
     turn: Turn,
-    /// Whom it was sent to in vain.
+    /// Whom it was sent to, over the connections that they have.
     pub(crate) tried: Vec<String>,
     /// The group of the last of these.
     pub(crate) failed_in: String,
@@ -156,8 +156,10 @@ impl World {
         Ok(())
     }
 
-    fn hand_over_call(&mut self, number: usize, instance: usize, call: Call, picked: Picked) {
+    fn hand_over_call(&mut self, number: usize, instance: usize, mut call: Call, picked: Picked) {
         self.counts.calls += 1;
+        // Not when it fails: by then the instance may have a new connection.
+        call.tried.push(picked.instance().to_owned());
         let id = self.counts.calls;
         let (wait, fails) = self.fleet[instance].serve(self.now, &mut self.chance);
         let caller = &mut self.callers[number];
@@ -205,7 +207,6 @@ impl World {
         }
         if fails && call.is_repeatable {
             self.counts.repeats += 1;
-            call.tried.push(instance);
             return self.attempt(number, call, false);
         }
         self.counts.calls_failed += u64::from(fails);
