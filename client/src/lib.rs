@@ -137,7 +137,6 @@ mod course;
 mod coverage;
 mod crew;
 mod deadline;
-mod delta;
 mod endpoint;
 mod exchange;
 mod fair_sleep;

@@ -25,7 +25,6 @@ mod keys;
 mod ledger;
 mod lines;
 mod mail;
-mod misfits;
 mod network;
 mod operator;
 mod packet;

@@ -268,7 +268,6 @@ impl Laggard {
             service: service.into(),
             known_revision: 0,
             known_checksum: 0,
-            ..Subscribe::default()
         };
         for kind in [Kind::Hello(hello), Kind::Subscribe(subscribe)] {
             requests

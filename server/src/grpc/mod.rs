@@ -1,6 +1,5 @@
 //! What the outside speaks with: one file per gRPC service, and the edge where wire and domain meet.
 
-mod bodies;
 mod brakes;
 pub mod cluster;
 pub mod context;
@@ -14,7 +13,5 @@ mod roll;
 pub mod routing;
 mod session;
 mod snapshot;
-pub mod standing;
 pub mod status;
-mod watch_session;
 pub mod watching;
