@@ -150,7 +150,6 @@ mod latency;
 mod lineup;
 mod load;
 mod maglev;
-mod many;
 mod meter;
 mod outcome;
 mod outgoing;

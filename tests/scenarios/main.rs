@@ -17,5 +17,4 @@ mod liveness;
 mod members;
 mod policy;
 mod recovery;
-mod together;
 mod watching;

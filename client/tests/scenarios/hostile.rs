@@ -103,13 +103,6 @@ impl Registration for Service {
 
     type RenewStream = Answers<wire::RenewResponse>;
 
-    async fn register_many(
-        &self,
-        _: Request<wire::RegisterManyRequest>,
-    ) -> Result<Response<wire::RegisterManyResponse>, Status> {
-        Err(Status::unimplemented("not for this test"))
-    }
-
     async fn renew(
         &self,
         request: Request<Streaming<wire::RenewRequest>>,

@@ -20,7 +20,6 @@ use crate::text::{Actor, Reason, RequestId};
 impl Registry {
     pub(crate) fn register(&mut self, at: Position, asked: &Register) -> Result<Done, Rejection> {
         let forget = self.check_registration(asked)?;
-        let spec = self.shared(&asked.instance);
         let service = self.service_or_new(&asked.service);
         if let Some(group) = forget {
             service.groups.remove(&group);
@@ -32,7 +31,7 @@ impl Registry {
             events.push(Event::LeaseEnded { key });
         }
         let instance = Instance {
-            spec,
+            spec: asked.instance.clone(),
             lease: at.revision(),
             ttl: asked.ttl,
             suspect_since: None,

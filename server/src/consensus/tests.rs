@@ -2,6 +2,5 @@
 
 mod alone;
 mod cluster;
-mod crowd;
 mod lost_leases;
 mod recorder;

@@ -1,6 +1,5 @@
 //! One lease: what is known of it, and what comes of that at a given time.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use trimtab_registry::name::Zone;
@@ -14,7 +13,7 @@ use super::ward::{Counted, Heard, Pen};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reign {
     /// Tells reigns apart that begin at the same lease time.
-    pub(crate) number: u32,
+    pub(crate) number: u64,
     /// When it began; while following, when it last led.
     pub(crate) since: LeaseTime,
 }
@@ -31,10 +30,9 @@ pub(crate) struct Granted {
 /// What the leader remembers of one lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// In milliseconds.
-    ttl_ms: u32,
+    ttl: Duration,
     /// The reign that the rest was noted in.
-    reign: u32,
+    reign: u64,
     /// The last renewal.
     renewed: LeaseTime,
     heard: Heard,
@@ -43,8 +41,8 @@ pub(crate) struct Slot {
     leaving: bool,
     /// When its stream broke, if no renewal came since.
     broken: Option<LeaseTime>,
-    /// Since when it is SUSPECT, as applied: no revision is 0.
-    suspect_since: Option<NonZeroU64>,
+    /// Since when it is SUSPECT, as applied.
+    suspect_since: Option<Revision>,
     /// It is SUSPECT but was renewed since.
     returned: bool,
     /// It was judged to be SUSPECT, which may not have been applied yet, and
@@ -88,14 +86,14 @@ impl Slot {
     /// A lease that counts as renewed `now`.
     pub(crate) fn new(now: LeaseTime, reign: Reign, granted: Granted) -> Self {
         Self {
-            ttl_ms: u32::try_from(granted.ttl.as_millis()).unwrap_or(u32::MAX),
+            ttl: granted.ttl,
             reign: reign.number,
             renewed: now,
             heard: Heard::Granted,
             zone: granted.zone,
             leaving: granted.leaving,
             broken: None,
-            suspect_since: granted.suspect_since.and_then(number_of),
+            suspect_since: granted.suspect_since,
             returned: false,
             doubted: false,
             due: None,
@@ -118,7 +116,7 @@ impl Slot {
     }
 
     pub(crate) fn ttl(&self) -> Duration {
-        Duration::from_millis(u64::from(self.ttl_ms))
+        self.ttl
     }
 
     /// Its removal was let through.
@@ -199,7 +197,7 @@ impl Slot {
     }
 
     pub(crate) fn suspected(&mut self, since: Revision) {
-        self.suspect_since = number_of(since);
+        self.suspect_since = Some(since);
         self.returned = self.judged.take().is_some() && self.renewed_since_judged;
         self.doubted = false;
     }
@@ -223,12 +221,9 @@ impl Slot {
         }
         let (deadline, then) = match self.suspect_since {
             Some(_) if self.returned => return Next::Revive,
-            Some(since) => {
-                let since = Revision(since.get());
-                (self.renewed.after(self.ttl()), Next::Expire(since))
-            }
+            Some(since) => (self.renewed.after(self.ttl), Next::Expire(since)),
             None => {
-                let silent = self.renewed.after(self.ttl() * 2 / 3);
+                let silent = self.renewed.after(self.ttl.saturating_mul(2) / 3);
                 let broken = self.broken.map(|at| at.after(settings.break_grace));
                 (broken.map_or(silent, |at| at.min(silent)), Next::Suspect)
             }
@@ -239,8 +234,4 @@ impl Slot {
             then
         }
     }
-}
-
-fn number_of(revision: Revision) -> Option<NonZeroU64> {
-    NonZeroU64::new(revision.0)
 }

@@ -48,7 +48,7 @@ fn start_on(mut storage: Storage, snapshot_every: u64) -> (Handle, Recorder) {
     (handle, recorder)
 }
 
-pub(super) fn start_in(directory: &Path) -> (Handle, Recorder) {
+fn start_in(directory: &Path) -> (Handle, Recorder) {
     let storage = Storage::open(directory, identity()).expect("opens");
     start_on(storage, 1_000)
 }
