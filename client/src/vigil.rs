@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((all, free), (100, 100));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn seats_are_used_again() {
         let vigil = Vigil::default();
         let mut context = Context::from_waker(Waker::noop());

@@ -73,8 +73,39 @@ impl Watch {
         self.next_result().await.expect("no error")
     }
 
+    /// The next that is more than whether the replica is cut off: on a busy
+    /// machine it may take itself to be for a moment.
     pub(crate) async fn next(&mut self) -> Answer {
-        self.next_response().await.kind.expect("a kind")
+        loop {
+            if let Some(kind) = self.next_response().await.kind {
+                return kind;
+            }
+        }
+    }
+
+    /// Waits until it is told, by itself, whether its replica is cut off.
+    pub(crate) async fn until_cut_off(&mut self, is_cut_off: bool) {
+        loop {
+            let told = self.next_response().await;
+            assert_eq!(told.kind, None);
+            if told.possibly_stale == is_cut_off {
+                return;
+            }
+        }
+    }
+
+    /// Subscribes, and passes over what a replica says that has not caught up
+    /// yet, until a view has so many instances.
+    pub(crate) async fn follow(&mut self, service: &str, instances: usize) -> ViewUpdate {
+        self.subscribe(service, None).await;
+        loop {
+            if let Answer::View(update) = self.next().await {
+                let view = View::decode(update.view.clone()).expect("a view");
+                if view.instances.len() == instances {
+                    return update;
+                }
+            }
+        }
     }
 
     pub(crate) async fn next_view(&mut self) -> (ViewUpdate, View) {

@@ -6,7 +6,6 @@ use tonic::Code;
 use trimtab_client::client::Client;
 use trimtab_proto::latency::{BUCKETS, Latencies};
 use trimtab_proto::v1::watch_request::Kind as Ask;
-use trimtab_proto::v1::watch_response::Kind as Answer;
 use trimtab_proto::v1::{GroupLoad, LoadReports};
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::eventually;
@@ -44,9 +43,7 @@ async fn latencies_are_merged_over_callers_and_replicas() {
     let mut watches = Vec::new();
     for (replica, count, took, errors) in loads {
         let mut watch = Watch::open(&cluster, replica, &format!("w{replica}")).await;
-        watch.subscribe("catalog", None).await;
-        // A follower may not know of the service yet.
-        while !matches!(watch.next().await, Answer::View(_)) {}
+        watch.follow("catalog", 1).await;
         watch.ask(report(calls(count, took), errors)).await;
         watches.push(watch);
     }

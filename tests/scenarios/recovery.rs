@@ -341,7 +341,7 @@ async fn a_snapshot_is_saved_at_any_replica_while_writes_go_on() {
         assert!(found, "the file holds what was acknowledged before");
     }
     stop.store(true, Ordering::Relaxed);
-    let written = tokio::time::timeout(Duration::from_secs(30), writer).await;
+    let written = tokio::time::timeout(PATIENCE, writer).await;
     assert!(written.expect("ends").expect("no write failed") > 0);
 }
 

@@ -34,9 +34,7 @@ async fn a_shift_reaches_the_watchers_of_every_replica_whole() {
     let mut watches = Vec::new();
     for id in cluster.running() {
         let mut watch = Watch::open(&cluster, id, &format!("w{id}")).await;
-        watch.subscribe("catalog", None).await;
-        // A follower may show the first registration before the second.
-        while watch.next_view().await.1.instances.len() < 2 {}
+        watch.follow("catalog", 2).await;
         watches.push(watch);
     }
     let revision = switch(&cluster, "catalog", "v2").await;
@@ -54,8 +52,7 @@ async fn a_watch_resumes_from_what_the_caller_holds() {
     let cluster = Cluster::start(3).await;
     cluster.register(1, "catalog", "v1", "a").await;
     let mut first = Watch::open(&cluster, 1, "w").await;
-    first.subscribe("catalog", None).await;
-    let (held, _) = first.next_view().await;
+    let held = first.follow("catalog", 1).await;
     drop(first);
 
     let mut second = Watch::open(&cluster, 2, "w").await;
@@ -234,14 +231,11 @@ async fn an_idle_watch_is_told_when_its_replica_is_cut_off_and_when_no_more() {
     let mut cluster = Cluster::start(3).await;
     cluster.register(1, "catalog", "v1", "a").await;
     let mut watch = Watch::open(&cluster, 3, "w").await;
-    watch.subscribe("catalog", None).await;
-    watch.next_view().await;
+    watch.follow("catalog", 1).await;
     for id in 1..=2 {
         cluster.stop(id).await;
     }
-    let told = watch.next_response().await;
-    assert_eq!((told.kind, told.possibly_stale), (None, true));
+    watch.until_cut_off(true).await;
     cluster.start_again(1).await;
-    let told = watch.next_response().await;
-    assert_eq!((told.kind, told.possibly_stale), (None, false));
+    watch.until_cut_off(false).await;
 }

@@ -26,7 +26,7 @@ use crate::testing::state::Shared;
 use crate::testing::told::Told;
 
 /// Whatever is waited for comes in milliseconds; a busy machine may take long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between attempts to have a port again that was in use a moment ago.
 const BIND_PAUSE: Duration = Duration::from_millis(5);
@@ -119,7 +119,7 @@ impl FakeRegistry {
     /// Waits until what it was told fulfils `condition`.
     ///
     /// # Errors
-    /// [`Error::Deadline`] when that takes 20 seconds; `what` is in its message.
+    /// [`Error::Deadline`] when that takes a minute; `what` is in its message.
     pub async fn until(
         &self,
         what: &str,

@@ -1,11 +1,11 @@
 //! An instance of the demo service that can be made to fail, behind a network that can.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
@@ -27,6 +27,8 @@ pub enum Fault {
     Stuck,
     /// Its connections are reset in the midst of answers.
     Resets,
+    /// It holds its answers back until it is healed.
+    Late,
     /// Each answer takes so many milliseconds.
     Slow(u64),
     /// The network to it does.
@@ -40,6 +42,7 @@ pub enum Fault {
 enum Manner {
     Well,
     Never,
+    OnceHealed,
     After(u64),
     With(Code),
 }
@@ -55,7 +58,7 @@ pub struct Instance {
 struct Service {
     group: String,
     id: String,
-    manner: Arc<Mutex<Manner>>,
+    manner: Arc<watch::Sender<Manner>>,
     calls: Arc<AtomicU64>,
     /// What the newest call said of its time, in microseconds.
     told: Arc<AtomicU64>,
@@ -66,7 +69,7 @@ impl Instance {
         let service = Service {
             group: group.to_owned(),
             id: id.to_owned(),
-            manner: Arc::new(Mutex::new(Manner::Well)),
+            manner: Arc::new(watch::Sender::new(Manner::Well)),
             calls: Arc::default(),
             told: Arc::default(),
         };
@@ -124,6 +127,7 @@ impl Instance {
             Fault::Stuck => (Manner::Never, Passage::Clear),
             // Some answers pass, some are cut through.
             Fault::Resets => (Manner::Well, Passage::ResetAfter(700)),
+            Fault::Late => (Manner::OnceHealed, Passage::Clear),
             Fault::Slow(millis) => (Manner::After(millis), Passage::Clear),
             Fault::Far(millis) => {
                 let each = Duration::from_millis(millis);
@@ -131,12 +135,12 @@ impl Instance {
             }
             Fault::Errs(code) => (Manner::With(code), Passage::Clear),
         };
-        *self.service.manner.lock().unwrap() = manner;
+        self.service.manner.send_replace(manner);
         self.wire.set(passage);
     }
 
     pub fn heal(&self) {
-        *self.service.manner.lock().unwrap() = Manner::Well;
+        self.service.manner.send_replace(Manner::Well);
         self.wire.set(Passage::Clear);
     }
 }
@@ -159,10 +163,15 @@ impl Catalog for Service {
             .and_then(|told| told.to_str().ok()?.strip_suffix('u')?.parse().ok())
             .unwrap_or_default();
         self.told.store(micros, Ordering::SeqCst);
-        let manner = *self.manner.lock().unwrap();
+        let manner = *self.manner.borrow();
         match manner {
             Manner::Well => {}
             Manner::Never => std::future::pending().await,
+            Manner::OnceHealed => {
+                let mut manner = self.manner.subscribe();
+                let healed = manner.wait_for(|manner| *manner == Manner::Well).await;
+                drop(healed.unwrap());
+            }
             Manner::After(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
             Manner::With(code) => return Err(Status::new(code, "as the test wants it")),
         }

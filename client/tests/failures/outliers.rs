@@ -75,7 +75,7 @@ async fn an_instance_that_fails_five_calls_in_a_row_gets_no_more() {
 
 /// Has one of three hang, and calls in one way that has a limit, until the one
 /// is called no more.
-async fn is_left_out_when_it_hangs(call: impl AsyncFn(Catalog) -> bool) {
+async fn is_left_out_when_it_hangs(call: impl AsyncFn(Catalog)) {
     let cluster = Cluster::start(1).await;
     let instances = Instance::registered(&cluster, "v1", 3).await;
     // By load it would hardly be called after the first such call.
@@ -94,25 +94,29 @@ async fn is_left_out_when_it_hangs(call: impl AsyncFn(Catalog) -> bool) {
     let begun = Instant::now();
     let is_ejected = || {
         let groups = balancer.explain().groups;
-        let mut instances = groups.into_iter().flat_map(|it| it.instances);
-        instances.any(|it| it.ejected)
+        let mut all = groups.into_iter().flat_map(|it| it.instances);
+        all.any(|it| it.ejected && *it.id == *instances[0].id)
     };
-    let mut failed = 0;
+    let before = instances[0].calls();
     while !is_ejected() {
-        failed += u64::from(!call(catalog.clone()).await);
-        assert!(begun.elapsed() < PATIENCE, "{failed} calls failed");
+        call(catalog.clone()).await;
+        assert!(begun.elapsed() < PATIENCE, "it is never left out");
     }
-    assert_eq!(failed, 5);
+    assert_eq!(instances[0].calls() - before, 5);
 }
 
 const LIMIT: Duration = Duration::from_millis(200);
+
+/// Eight times what an answer takes, also on a busy machine: who gives up
+/// earlier is not let down.
+const PATIENCE_OF_CALLERS: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_hangs_is_left_out_when_calls_reach_their_deadline() {
     is_left_out_when_it_hangs(async |mut catalog| {
         let mut request = Request::new(GetItemRequest { item_id: 1 });
         request.extensions_mut().insert(Deadline::after(LIMIT));
-        catalog.get_item(request).await.is_ok()
+        let _ = catalog.get_item(request).await;
     })
     .await;
 }
@@ -123,7 +127,7 @@ async fn one_that_hangs_is_left_out_when_servers_end_calls_by_their_deadline() {
     is_left_out_when_it_hangs(async |mut catalog| {
         let mut request = Request::new(GetItemRequest { item_id: 1 });
         request.set_timeout(LIMIT);
-        catalog.get_item(request).await.is_ok()
+        let _ = catalog.get_item(request).await;
     })
     .await;
 }
@@ -131,7 +135,7 @@ async fn one_that_hangs_is_left_out_when_servers_end_calls_by_their_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_hangs_is_left_out_when_callers_drop_their_calls() {
     is_left_out_when_it_hangs(async |catalog| {
-        tokio::time::timeout(LIMIT, get(&catalog, 1)).await.is_ok()
+        let _ = tokio::time::timeout(PATIENCE_OF_CALLERS, get(&catalog, 1)).await;
     })
     .await;
 }

@@ -397,7 +397,8 @@ async fn nobody_listening_is_told_with_the_address() {
         .state
         .publish(view(10, &[("v1", 10_000)], &[("v1", Active)], ready(&v1)));
     let client = Client::connect(&registry.endpoint()).unwrap();
-    let wait = Duration::from_millis(300);
+    // Long enough to be refused on a busy machine.
+    let wait = Duration::from_secs(2);
     let balancer = client
         .service("catalog")
         .wait_for_ready(wait)

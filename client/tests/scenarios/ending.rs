@@ -11,7 +11,7 @@ use trimtab_client::testing::{FakeInstance, FakeService};
 use trimtab_proto::v1 as wire;
 
 use crate::instance::Instance;
-use crate::process::eventually;
+use crate::process::{PATIENCE, eventually};
 use crate::registry::{Registry, ready, view};
 use crate::watching::call;
 
@@ -113,7 +113,7 @@ async fn no_connection_outlives_what_was_dropped() {
     drop((client, balancer));
     let mut bytes = Vec::new();
     let ended = connection.read_to_end(&mut bytes);
-    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
     assert!(ended.is_ok(), "the connection is still there");
     let gone = registry.until("it is gone", |told| told.watchers.is_empty());
     gone.await.unwrap();

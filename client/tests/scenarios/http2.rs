@@ -15,7 +15,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ use trimtab_client::client::Client;
 use trimtab_client::response_body::ResponseBody;
 use trimtab_client::testing::{FakeInstance, FakeRegistry, FakeService};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::process::{PATIENCE, eventually};
 
 /// Gives each connection, and how many there were before, to `serve`.
 async fn listen<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> SocketAddr
@@ -176,8 +176,8 @@ async fn calls_wait_while_an_instance_takes_no_more_at_once() {
 
 #[tokio::test]
 async fn a_call_that_still_waited_when_its_connection_broke_is_sent_elsewhere() {
-    let arrived = Arc::new(tokio::sync::Notify::new());
-    let told = Arc::clone(&arrived);
+    let all_wait = Arc::new(Notify::new());
+    let told = Arc::clone(&all_wait);
     // Takes one at a time, and never answers; whoever comes back is answered.
     let instance = listen(move |number, stream| {
         let told = Arc::clone(&told);
@@ -189,21 +189,24 @@ async fn a_call_that_still_waited_when_its_connection_broke_is_sent_elsewhere() 
             builder.max_concurrent_streams(1);
             let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
             let first = connection.accept().await;
-            // What is queued behind it shows in nothing that is sent.
-            let wait = sleep(Duration::from_millis(100));
-            tokio::pin!(wait);
             tokio::select! {
                 _ = connection.accept() => panic!("one at a time"),
-                () = &mut wait => {}
+                () = told.notified() => {}
             }
-            told.notify_one();
             drop(first);
         }
     });
     let (_registry, balancer) = balancer_over(&[instance.await]).await;
     let ask = |balancer: &Balancer| tokio::spawn(balancer.clone().oneshot(post(Body::empty())));
+    let asked = [ask(&balancer), ask(&balancer), ask(&balancer)];
+    // What is queued behind the first shows in nothing that is sent.
+    eventually("all are under way", || {
+        balancer.explain().groups[0].instances[0].in_flight == 3
+    })
+    .await;
+    all_wait.notify_one();
     let mut answers = Vec::new();
-    for asked in [ask(&balancer), ask(&balancer), ask(&balancer)] {
+    for asked in asked {
         match timeout(PATIENCE, asked).await.unwrap().unwrap() {
             Ok(response) => answers.push(text(response).await),
             Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable),
@@ -212,7 +215,6 @@ async fn a_call_that_still_waited_when_its_connection_broke_is_sent_elsewhere() 
     // One was seen. The next was in the connection's own hands: it cannot tell
     // any more. The last was not.
     assert_eq!(answers, ["again"]);
-    arrived.notified().await;
 }
 
 #[tokio::test]

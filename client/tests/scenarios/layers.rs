@@ -24,6 +24,8 @@ use trimtab_client::layer::{Resolve, ResolveLayer};
 use trimtab_client::sticky::StickyKey;
 use trimtab_client::testing::{FakeInstance, FakeRegistry, FakeService};
 
+use crate::process::PATIENCE;
+
 /// An HTTP/1 server that answers with its name and the path.
 struct Server {
     address: String,
@@ -170,7 +172,7 @@ async fn the_layer_learns_from_answers_and_from_their_lack() {
         .instance(healthy.instance("b", "v1"));
     registry.publish(catalog).unwrap();
     let client = Client::connect(&registry.endpoint()).unwrap();
-    let layer = ResolveLayer::new(client).with(|it| it.wait_for_ready(Duration::from_secs(1)));
+    let layer = ResolveLayer::new(client).with(|it| it.wait_for_ready(PATIENCE));
     let caller = caller(&layer);
     while dying.calls.load(Ordering::SeqCst) == 0 || healthy.calls.load(Ordering::SeqCst) == 0 {
         caller

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant as Time};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use trimtab_client::client::Client;
 use trimtab_client::testing::{FakeRegistry, InstanceStatus};
 use trimtab_proto::demo::v1::GetItemRequest;
@@ -98,14 +99,10 @@ async fn a_caller_that_hangs_is_waited_for_no_longer_than_said() {
     confirmed.await.unwrap();
     is_to_hang.store(true, Ordering::SeqCst);
     hangs.recv_timeout(PATIENCE).unwrap();
-    let begun = Time::now();
-    let drained = registration
-        .drain(Duration::from_millis(300))
-        .await
-        .unwrap();
+    let draining = timeout(PATIENCE, registration.drain(Duration::from_millis(300)));
+    let drained = draining.await.expect("no longer than said").unwrap();
     assert!(!drained.complete);
     assert_eq!(drained.laggards, ["hangs"]);
-    assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(registry.told().registrations.is_empty());
     go_on.send(()).unwrap();
     caller.join().unwrap();
@@ -121,11 +118,7 @@ async fn without_a_registry_it_says_so_in_time() {
     let told = registry.told();
     assert_eq!(told.registrations[0].instance.status, InstanceStatus::Ready);
     registry.stop().await;
-    let begun = Time::now();
-    let error = registration
-        .drain(Duration::from_secs(1))
-        .await
-        .unwrap_err();
+    let draining = timeout(PATIENCE, registration.drain(Duration::from_secs(1)));
+    let error = draining.await.expect("no registry").unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(7), "{error}");
 }

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// Whatever is waited for comes in milliseconds; a busy machine may take long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A runtime of its own, so that dropping it ends everything in it.
 pub struct Process {

@@ -144,7 +144,7 @@ async fn a_new_group_warms_up_while_a_caller_runs() {
     let registry = FakeRegistry::start().await.unwrap();
     let mut service = catalog(&[("v1", 10_000)], &[&v1, &v2]);
     service.set_policy(Policy {
-        warm_up: Duration::from_millis(1_000),
+        warm_up: Duration::from_secs(3),
         ..Policy::default()
     });
     registry.publish(service).unwrap();
