@@ -44,6 +44,7 @@ impl<O: Observer> Driver<O> {
     /// Runs until it is stopped or cannot go on.
     pub(super) fn run(&mut self) -> Result<(), FatalError> {
         self.engine.round([], 0)?;
+        self.publish();
         loop {
             let wait = self.ticker.until_next(Instant::now());
             let first = match self.inputs.recv_timeout(wait) {

@@ -12,7 +12,7 @@ use super::super::observer::Observer;
 use super::super::status::ConsensusStatus;
 
 /// Longer than any test takes on a busy machine; reaching it is a failure.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an observer was told, in order.
 #[derive(Debug, Clone, PartialEq)]
