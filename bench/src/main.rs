@@ -1,9 +1,11 @@
 //! The load generator: runs registries side by side and says what each of them does.
 
 mod backends;
+mod built;
 mod compare;
 mod failure;
 mod figures;
+mod instructions;
 mod load;
 mod machine;
 mod process;
@@ -20,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::backends::null::{self, NullArgs};
 use crate::compare::CompareArgs;
+use crate::instructions::InstructionsArgs;
 
 /// Trimtab beside other registries, on one machine, in one run.
 #[derive(Debug, Parser)]
@@ -34,6 +37,9 @@ enum Command {
     /// Run all workloads against all backends in turn, and print a table
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
+    /// Count the instructions of the pure paths, and say which counts moved
+    #[command(after_help = instructions::EXAMPLES)]
+    Instructions(InstructionsArgs),
     /// Serve Trimtab's messages and do nothing
     #[command(hide = true)]
     Null(NullArgs),
@@ -43,6 +49,7 @@ enum Command {
 async fn main() -> ExitCode {
     let ran = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args).await,
+        Command::Instructions(args) => instructions::run(&args),
         Command::Null(args) => null::serve(&args).await,
     };
     match ran {

@@ -16,6 +16,7 @@ use trimtab_proto::v1::discovery_client::DiscoveryClient;
 
 use self::clients::TrimtabClients;
 use super::{Backend, Clients, Cluster, Lines, Outcome, Server};
+use crate::built;
 use crate::failure::Failure;
 use crate::process::{Process, free_addresses};
 use crate::wire::{Received, connect};
@@ -35,35 +36,8 @@ impl Trimtab {
     /// The binary given, or else one built from this tree in release mode, or else one beside this program.
     pub(crate) fn find(given: Option<PathBuf>) -> Self {
         Self {
-            binary: given.map_or_else(built, Ok),
+            binary: given.map_or_else(|| built::release("trimtab"), Ok),
         }
-    }
-}
-
-/// Builds the command if cargo started this program, and finds it.
-fn built() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
-    let profiles = own.parent().and_then(Path::parent);
-    let profiles = profiles.ok_or("this program is in no directory")?;
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let built = Command::new(cargo)
-            .args(["build", "--release", "--locked", "--package", "trimtab"])
-            .args(["--target-dir".as_ref(), profiles.as_os_str()])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        match built {
-            Ok(status) if status.success() => {}
-            Ok(status) => return Err(format!("cargo build --release -p trimtab: {status}")),
-            Err(error) => return Err(format!("cargo build --release -p trimtab: {error}")),
-        }
-    }
-    let binary = profiles.join("release").join("trimtab");
-    match binary.exists() {
-        true => Ok(binary),
-        false => Err(format!(
-            "no {}; run `cargo build --release -p trimtab`",
-            binary.display()
-        )),
     }
 }
 
