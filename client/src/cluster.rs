@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, ConnectError, Response, Status};
 
+pub use crate::details::{Line, LineBody};
 use crate::error::{Attempt, Error, Tried};
 
 /// Where a registry started without arguments listens.
@@ -81,7 +82,7 @@ struct Inner {
 #[derive(Debug)]
 struct Replica {
     endpoint: String,
-    channel: Channel,
+    channel: Line,
 }
 
 /// What to do with an attempt that failed.
@@ -186,7 +187,7 @@ impl Cluster {
         mut attempt: F,
     ) -> Result<T, Error>
     where
-        F: FnMut(Channel) -> Fut,
+        F: FnMut(Line) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let started = Instant::now();
@@ -250,7 +251,7 @@ impl Cluster {
     }
 
     /// The replica in use: its position and its channel.
-    pub(crate) fn channel(&self) -> (usize, Channel) {
+    pub(crate) fn channel(&self) -> (usize, Line) {
         let position = self.current();
         (position, self.replica(position).channel.clone())
     }
@@ -343,7 +344,7 @@ impl Replica {
             .connect_lazy();
         Ok(Self {
             endpoint: authority.to_string(),
-            channel,
+            channel: Line::over(channel),
         })
     }
 }

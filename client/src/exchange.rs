@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Response};
 
+use crate::details::drop_unreadable;
 use crate::incoming::Incoming;
 use crate::outgoing::{Outgoing, Sending};
 
@@ -98,7 +99,10 @@ impl Future for Exchange {
         };
         let answered = ready!(Pin::new(answer).poll(cx));
         let incoming = |stream| Incoming::new(stream, sending.take());
-        let answered = answered.map(|response| response.map(incoming));
+        let answered = answered.map(|mut response| {
+            drop_unreadable(response.headers_mut());
+            response.map(incoming)
+        });
         Poll::Ready(answered.map_err(Unanswered::Broken))
     }
 }

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::details::drop_unreadable;
 use crate::outgoing::Sending;
 
 /// Data, then trailers. Dropped before it has ended, it ends the call.
@@ -73,7 +74,10 @@ impl Body for Incoming {
         match trailers {
             Ok(trailers) => {
                 this.ended();
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                Poll::Ready(trailers.map(|mut trailers| {
+                    drop_unreadable(&mut trailers);
+                    Ok(Frame::trailers(trailers))
+                }))
             }
             Err(error) => Poll::Ready(break_or_end(error)),
         }

@@ -94,7 +94,8 @@
 //! | Calls go on without a registry, and revisions never go back. | The last view is kept; the watch is resumed by revision on any replica, with jitter, and as slowly as a replica that stops asks for. | `watching::traffic_goes_on_without_a_registry`, `watching::a_watch_resumes_by_revision_on_another_replica_and_confirms_there`, `watching::a_revision_never_goes_back`, `course::a_replica_that_stops_says_how_soon_to_leave_it` |
 //! | A process starts without a registry. | The last view on disk: checked, versioned, written whole, never believed more than the registry. | `cold_start::calls_succeed_from_the_disk_until_the_registry_is_back`, `cold_start::a_file_that_cannot_be_used_never_fails_a_start`, `codec::every_bit_and_every_length_counts` |
 //! | A registry that takes away most of what is connected, without a reason, empties nobody. | What it takes is kept for a minute, and called while what is left would not stand the calls (`docs/liveness.md`). | `shrinking::what_a_view_takes_away_beyond_belief_rests_only_while_enough_are_left`, `shrinking::draining_a_switch_and_a_teardown_are_believed` |
-//! | Whatever a registry says, no call panics and no memory grows; a view that was damaged is asked for again. | Checksums, bounds. | `absurd::nothing_a_registry_says_breaks_a_caller`, `absurd::a_replica_that_only_talks_makes_no_queue_grow`, `watching::a_damaged_view_is_asked_for_again` |
+//! | Whatever a registry says, no call panics and no memory grows; a view that was damaged is asked for again. | Checksums, bounds. | `absurd::nothing_a_registry_says_breaks_a_caller`, `absurd::a_replica_that_only_talks_makes_no_queue_grow`, `watching::a_damaged_view_is_asked_for_again`, `ill_peers::a_registry_with_details_that_cannot_be_read_is_asked_again` |
+//! | Whatever an instance says, or does not read, no call panics, outlasts its deadline or makes memory grow; until its answer begins, a call that may be sent twice is answered by another instance. | HTTP/2's own rules, bounds; what cannot be read is taken out. | `ill_peers::whatever_comes_instead_of_the_answer_calls_end`, `ill_peers::however_an_answer_is_damaged_calls_end`, `ill_peers::what_may_be_repeated_is_answered_by_another_instance`, `floods::no_flood_is_kept_or_keeps_a_call`, `floods::an_answer_ends_at_its_deadline_though_there_is_always_more_of_it` |
 //! | When the registry says that this caller uses a revision, it does. | The receipt is sent after the last call that was begun by an older one. | `watching::a_receipt_is_sent_for_every_view_used_and_not_before` |
 //! | An instance that is drained gets nothing new, and what it is answering is awaited. | [`registration::Registration::drain`] | `leaving::no_call_fails_when_instances_leave_in_order`, `leaving::a_caller_that_hangs_is_waited_for_no_longer_than_said`, `examples::a_server_that_stops_in_order_fails_no_call` |
 //! | Nothing is left running when the last client, balancer and registration of a process are dropped. | All tasks belong to one of them. | `ending::no_task_outlives_what_was_dropped`, `ending::no_connection_outlives_what_was_dropped` |
@@ -137,6 +138,7 @@ mod course;
 mod coverage;
 mod crew;
 mod deadline;
+mod details;
 mod endpoint;
 mod exchange;
 mod fair_sleep;

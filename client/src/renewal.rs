@@ -10,12 +10,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::Channel;
 use trimtab_proto::v1 as wire;
 use trimtab_proto::v1::registration_client::RegistrationClient;
 
 use crate::backoff::Backoff;
-use crate::cluster::{Cluster, describe};
+use crate::cluster::{Cluster, Line, describe};
 use crate::error::Error;
 
 /// What the registry takes on one stream.
@@ -237,7 +236,7 @@ impl<'a> RenewalStream<'a> {
         }
     }
 
-    async fn run(&mut self, channel: Channel) -> Ended {
+    async fn run(&mut self, channel: Line) -> Ended {
         let (sender, receiver) = mpsc::channel(UNSENT_MAX);
         let mut client = RegistrationClient::new(channel);
         // What is due goes ahead, so that it is the first thing read.

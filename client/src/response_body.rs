@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::{Code, Status};
 
 use crate::attempt::is_of_connection;
@@ -129,14 +129,26 @@ impl ResponseBody {
             .time_is_over
             .get_or_insert_with(|| Box::pin(sleep_until(limit.end)));
         ready!(sleep.as_mut().poll(cx));
+        Poll::Ready(Some(Err(self.late(limit, Outcome::Failed))))
+    }
+
+    /// The caller's time, if it is over though there is more: a caller may be
+    /// slower than what comes.
+    fn missed(&self, polled: &Option<Result<Frame<Bytes>, h2::Error>>) -> Option<Limit> {
+        let is_data = matches!(polled, Some(Ok(frame)) if frame.is_data());
+        self.limit
+            .filter(|limit| is_data && limit.end <= Instant::now())
+    }
+
+    fn late(&mut self, limit: Limit, outcome: Outcome) -> Status {
         let address = self.address();
-        self.end(Outcome::Failed);
+        self.end(outcome);
         self.limit = None;
         self.opening = None;
-        Poll::Ready(Some(Err(Status::from(Error::Deadline {
+        Status::from(Error::Deadline {
             waiting_for: format!("the rest of the answer of {} at {address}", self.service),
             after: limit.after,
-        }))))
+        })
     }
 
     /// Passes on what came, and ends the call when that says how it ended.
@@ -290,7 +302,10 @@ impl Body for ResponseBody {
             }
         }
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(polled) => Poll::Ready(this.pass_on(polled)),
+            Poll::Ready(polled) => Poll::Ready(match this.missed(&polled) {
+                Some(limit) => Some(Err(this.late(limit, Outcome::Answered))),
+                None => this.pass_on(polled),
+            }),
             Poll::Pending => this.poll_limit(cx),
         }
     }

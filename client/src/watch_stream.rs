@@ -7,11 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 use trimtab_proto::v1 as wire;
 use trimtab_proto::v1::discovery_client::DiscoveryClient;
 
-use crate::cluster::{MESSAGE_BYTES_MAX, describe};
+use crate::cluster::{Line, MESSAGE_BYTES_MAX, describe};
 use crate::conversation::{Conversation, Ended, OPEN_TIMEOUT};
 use crate::subscription::Subscriptions;
 
@@ -22,7 +21,7 @@ const UNSENT_MAX: usize = 64;
 pub(crate) async fn follow(
     conversation: &mut Conversation,
     subscriptions: &Arc<Subscriptions>,
-    channel: Channel,
+    channel: Line,
 ) -> Ended {
     let (sender, receiver) = mpsc::channel(UNSENT_MAX);
     // Puts what is ready into the channel before there is anyone to wait for.
