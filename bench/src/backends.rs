@@ -3,6 +3,7 @@
 pub(crate) mod etcd;
 pub(crate) mod null;
 pub(crate) mod rnacos;
+mod running;
 pub(crate) mod trimtab;
 
 use std::net::SocketAddr;
@@ -36,6 +37,14 @@ pub(crate) trait Backend: Send + Sync {
     /// Does it answer without having taken anything in?
     fn keeps_nothing(&self) -> bool {
         false
+    }
+    /// Does it know nothing of what was registered once it is started again?
+    fn forgets(&self) -> bool {
+        false
+    }
+    /// Do instances renew leases?
+    fn renews(&self) -> bool {
+        true
     }
     /// Does it run as that many servers?
     fn runs_as(&self, replicas: usize) -> bool;

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::process;
+use crate::progress::{Progress, about};
 use crate::report::{Peer, Report, goals, json, picture, table};
 use crate::scale::Scale;
 use crate::workloads::{self, Notes, Trial, Workload};
@@ -41,7 +42,7 @@ const OURS: [&str; 2] = ["null", "trimtab"];
 /// What to compare.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Only enough of each workload to see that it works: less than a minute
+    /// Only enough of each workload to see that it works: a minute or two
     #[arg(long)]
     quick: bool,
     /// Only these workloads
@@ -50,7 +51,8 @@ pub(crate) struct CompareArgs {
     /// Only these backends: trimtab, null, etcd, r-nacos
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     backends: Vec<String>,
-    /// How often each workload is run against each backend [default: 3, with --quick 1]
+    /// How often each workload is run against each backend, but for the long ones, which are run once [default: 3,
+    /// with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
     rounds: Option<u8>,
     /// How many instances the workload `memory` registers [default: 100000]
@@ -153,9 +155,7 @@ pub(crate) async fn run(args: &CompareArgs) -> Result<(), Failure> {
         said: HashSet::new(),
     };
     let (peers, backends) = session.present(args.backends()?);
-    for workload in &workloads {
-        session.run_workload(&**workload, &backends).await;
-    }
+    session.run_all(&workloads, &backends).await;
     let report = Report {
         machine,
         scale: session.scale,
@@ -223,28 +223,35 @@ impl Session {
         }
     }
 
-    /// Each round begins with another backend, so that none always has the warmer machine.
-    async fn run_workload(&mut self, workload: &dyn Workload, backends: &[Box<dyn Backend>]) {
-        for round in 0..workload.rounds(&self.scale) {
-            for turn in 0..backends.len() {
-                let Some(backend) = backends.get((turn + round) % backends.len()) else {
-                    continue;
-                };
-                let begun = Instant::now();
-                let ran = self.run_once(workload, &**backend).await;
-                let (name, took) = (backend.name(), begun.elapsed());
-                say(&format!(
-                    "{}, round {}, {name}: {:.1} s",
-                    workload.name(),
-                    round + 1,
-                    took.as_secs_f64()
-                ));
-                if let Err(why) = ran {
-                    if OURS.contains(&name) {
-                        self.failed.push(format!("{} with {name}", workload.name()));
-                    }
-                    self.notice(format!("{} with {name} failed: {why}", workload.name()));
+    async fn run_all(&mut self, workloads: &[Box<dyn Workload>], backends: &[Box<dyn Backend>]) {
+        let plan = plan(&self.scale, workloads, backends);
+        let takes = plan.iter().map(|run| run.workload.takes(&self.scale));
+        let mut progress = Progress::new(takes.collect());
+        say(&format!(
+            "{} runs; quiet, with two cores, they take about {}",
+            plan.len(),
+            about(progress.expected())
+        ));
+        for Run {
+            workload,
+            round,
+            backend,
+        } in plan
+        {
+            let begun = Instant::now();
+            let ran = self.run_once(workload, backend).await;
+            progress.step();
+            let (workload, name, took) = (workload.name(), backend.name(), begun.elapsed());
+            say(&format!(
+                "{workload}, round {}, {name}: {:.1} s ({progress})",
+                round + 1,
+                took.as_secs_f64()
+            ));
+            if let Err(why) = ran {
+                if OURS.contains(&name) {
+                    self.failed.push(format!("{workload} with {name}"));
                 }
+                self.notice(format!("{workload} with {name} failed: {why}"));
             }
         }
     }
@@ -270,6 +277,36 @@ impl Session {
         let ran = timeout(TRIAL_TIME_MAX, workload.run(backend, trial)).await;
         ran.unwrap_or_else(|_| Err(Failure::Late("a run".to_owned(), TRIAL_TIME_MAX)))
     }
+}
+
+/// One workload, once, against one backend.
+struct Run<'a> {
+    workload: &'a dyn Workload,
+    round: usize,
+    backend: &'a dyn Backend,
+}
+
+/// Each round begins with another backend, so that none always has the warmer machine.
+fn plan<'a>(
+    scale: &Scale,
+    workloads: &'a [Box<dyn Workload>],
+    backends: &'a [Box<dyn Backend>],
+) -> Vec<Run<'a>> {
+    let mut plan = Vec::new();
+    for workload in workloads {
+        let workload = &**workload;
+        for round in 0..workload.rounds(scale) {
+            let (first, last) = backends.split_at(round % backends.len().max(1));
+            let turns = last.iter().chain(first).map(|backend| &**backend);
+            let fitting = turns.filter(|backend| workload.fits(*backend));
+            plan.extend(fitting.map(|backend| Run {
+                workload,
+                round,
+                backend,
+            }));
+        }
+    }
+    plan
 }
 
 /// Tells whoever waits how far it is.

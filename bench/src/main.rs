@@ -3,12 +3,15 @@
 mod backends;
 mod built;
 mod compare;
+mod cores;
 mod failure;
 mod figures;
 mod instructions;
 mod load;
 mod machine;
+mod offer;
 mod process;
+mod progress;
 mod report;
 mod sample;
 mod scale;

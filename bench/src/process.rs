@@ -66,6 +66,11 @@ impl Process {
         })
     }
 
+    /// What the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The processor time that its threads have used. The kernel knows it to the nanosecond for each thread, and only
     /// in hundredths of a second for all of them.
     pub(crate) fn cpu(&self) -> Duration {

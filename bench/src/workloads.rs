@@ -6,10 +6,12 @@ mod failover;
 mod fanout;
 mod lookup;
 mod memory;
+mod overload;
 mod register;
 mod renew;
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::backends::{Backend, Outcome};
 use crate::figures::{Better, Figures, Subject};
@@ -25,6 +27,12 @@ pub(crate) trait Workload: Send + Sync {
     fn rounds(&self, scale: &Scale) -> usize {
         scale.rounds
     }
+    /// Is it about something that this backend does?
+    fn fits(&self, _backend: &dyn Backend) -> bool {
+        true
+    }
+    /// How long one run takes on a quiet machine with two cores, about.
+    fn takes(&self, scale: &Scale) -> Duration;
     /// Starts the backend, asks it, and notes what came of it.
     fn run<'a>(&'a self, backend: &'a dyn Backend, trial: Trial<'a>) -> Outcome<'a, ()>;
 }
@@ -41,6 +49,7 @@ pub(crate) fn all() -> Vec<Box<dyn Workload>> {
         Box::new(memory::Remembering),
         Box::new(expiry::Expiring),
         Box::new(failover::FailingOver),
+        Box::new(overload::Overloading),
         Box::new(churn::Churning),
     ]
 }

@@ -4,14 +4,15 @@ mod clients;
 mod streams;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use self::clients::EtcdClients;
+use futures_util::future::BoxFuture;
+
+use super::running::{Kind, Running, missing};
 use super::{Backend, Clients, Cluster, Lines, Outcome, Server};
 use crate::failure::Failure;
-use crate::process::{Process, free_addresses};
+use crate::process::free_addresses;
 use crate::wire::{Received, connect};
 
 /// What `include_proto!` brings in of etcd's API.
@@ -19,10 +20,6 @@ mod v3 {
     #![allow(missing_docs, unreachable_pub, dead_code, clippy::all, rustdoc::all)]
     tonic::include_proto!("etcdserverpb");
 }
-
-/// How long servers may take to answer after their start.
-const START_TIME: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_millis(5);
 
 /// `etcd` as it is found on PATH.
 #[derive(Debug)]
@@ -47,36 +44,30 @@ impl Backend for Etcd {
 
     fn start<'a>(&'a self, replicas: usize, directory: &'a Path) -> Outcome<'a, Box<dyn Cluster>> {
         Box::pin(async move {
-            let mut cluster = EtcdCluster {
-                directory: directory.to_owned(),
+            let members = EtcdMembers {
                 clients: free_addresses(replicas)?,
                 peers: free_addresses(replicas)?,
-                servers: Vec::with_capacity(replicas),
             };
-            for index in 0..replicas {
-                let process = cluster.spawn(index)?;
-                let address = cluster.clients.get(index).copied();
-                let address = address.ok_or_else(|| Failure::Wrong("no free port".to_owned()))?;
-                cluster.servers.push(Server { address, process });
-            }
-            cluster.answering().await?;
-            let cluster: Box<dyn Cluster> = Box::new(cluster);
-            Ok(cluster)
+            Running::start(members, replicas, directory).await
         })
     }
 }
 
-struct EtcdCluster {
-    directory: PathBuf,
+struct EtcdMembers {
     clients: Vec<SocketAddr>,
     peers: Vec<SocketAddr>,
-    servers: Vec<Server>,
 }
 
-impl EtcdCluster {
-    fn spawn(&self, index: usize) -> Result<Process, Failure> {
+impl Kind for EtcdMembers {
+    const NAME: &'static str = "etcd";
+
+    fn address(&self, index: usize) -> Option<SocketAddr> {
+        self.clients.get(index).copied()
+    }
+
+    fn command(&self, index: usize, data: &Path) -> Result<Command, Failure> {
         let (Some(client), Some(peer)) = (self.clients.get(index), self.peers.get(index)) else {
-            return Err(Failure::Wrong(format!("there is no member {index}")));
+            return Err(missing::<Self>(index));
         };
         let name = |index: usize| format!("etcd-{}", index + 1);
         let members: Vec<String> = self
@@ -89,64 +80,24 @@ impl EtcdCluster {
         command
             .args(["--name", &name(index)])
             .arg("--data-dir")
-            .arg(self.directory.join(name(index)))
+            .arg(data.join("data"))
             .args(["--listen-client-urls", &format!("http://{client}")])
             .args(["--advertise-client-urls", &format!("http://{client}")])
             .args(["--listen-peer-urls", &format!("http://{peer}")])
             .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
             .args(["--initial-cluster", &members.join(",")])
             .args(["--log-level", "error", "--logger", "zap"]);
-        Process::start(&name(index), &mut command, &self.directory)
+        Ok(command)
     }
 
-    /// Waits until each member answers what needs a leader.
-    async fn answering(&mut self) -> Result<(), Failure> {
-        let begun = Instant::now();
-        for server in &mut self.servers {
-            while !linearizable(server.address).await {
-                server.process.check()?;
-                if begun.elapsed() > START_TIME {
-                    return Err(Failure::Late("the start of etcd".to_owned(), START_TIME));
-                }
-                tokio::time::sleep(ASK_EVERY).await;
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn linearizable(address: SocketAddr) -> bool {
-    let Ok(channel) = connect(address, &Received::default()).await else {
-        return false;
-    };
-    let request = v3::RangeRequest {
-        key: "any".into(),
-        ..v3::RangeRequest::default()
-    };
-    let mut client = v3::kv_client::KvClient::new(channel);
-    client.range(request).await.is_ok()
-}
-
-impl Cluster for EtcdCluster {
-    fn servers(&self) -> &[Server] {
-        &self.servers
+    /// It answers this when it has a leader.
+    fn answers(&self, _index: usize, address: SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(linearizable(address))
     }
 
-    fn servers_mut(&mut self) -> &mut [Server] {
-        &mut self.servers
-    }
-
-    fn restart(&mut self, index: usize) -> Result<(), Failure> {
-        let process = self.spawn(index)?;
-        if let Some(server) = self.servers.get_mut(index) {
-            server.process = process;
-        }
-        Ok(())
-    }
-
-    fn leader(&self) -> Outcome<'_, Option<usize>> {
+    fn leader<'a>(&'a self, servers: &'a [Server]) -> Outcome<'a, Option<usize>> {
         Box::pin(async move {
-            for (index, server) in self.servers.iter().enumerate() {
+            for (index, server) in servers.iter().enumerate() {
                 let Ok(channel) = connect(server.address, &Received::default()).await else {
                     continue;
                 };
@@ -167,9 +118,18 @@ impl Cluster for EtcdCluster {
     }
 
     fn clients<'a>(&'a self, lines: &'a Lines<'a>) -> Outcome<'a, Box<dyn Clients>> {
-        Box::pin(async move {
-            let clients: Box<dyn Clients> = Box::new(EtcdClients::connect(lines).await?);
-            Ok(clients)
-        })
+        clients::connect(lines)
     }
+}
+
+async fn linearizable(address: SocketAddr) -> bool {
+    let Ok(channel) = connect(address, &Received::default()).await else {
+        return false;
+    };
+    let request = v3::RangeRequest {
+        key: "any".into(),
+        ..v3::RangeRequest::default()
+    };
+    let mut client = v3::kv_client::KvClient::new(channel);
+    client.range(request).await.is_ok()
 }

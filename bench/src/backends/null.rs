@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
+use futures_util::future::BoxFuture;
 
-use super::trimtab::clients::TrimtabClients;
+use super::running::{Kind, Running, missing};
 use super::{Backend, Clients, Cluster, Lines, Outcome, Server};
 use crate::failure::Failure;
-use crate::process::{Process, free_addresses};
+use crate::process::free_addresses;
 
 /// The null server, in a process of its own.
 #[derive(Debug)]
@@ -52,50 +53,42 @@ impl Backend for Null {
         replicas == 1
     }
 
-    fn start<'a>(&'a self, _replicas: usize, directory: &'a Path) -> Outcome<'a, Box<dyn Cluster>> {
+    fn start<'a>(&'a self, replicas: usize, directory: &'a Path) -> Outcome<'a, Box<dyn Cluster>> {
         Box::pin(async move {
-            let own = std::env::current_exe().map_err(Failure::system("finding this program"))?;
-            let [address] = free_addresses(1)?[..] else {
-                return Err(Failure::Wrong("no free port".to_owned()));
-            };
-            let mut command = Command::new(own);
-            command.args(["null", "--listen", &address.to_string()]);
-            let process = Process::start("null", &mut command, directory)?;
-            let mut cluster = NullCluster {
-                servers: [Server { address, process }],
-            };
-            super::trimtab::answering(&mut cluster.servers).await?;
-            let cluster: Box<dyn Cluster> = Box::new(cluster);
-            Ok(cluster)
+            let addresses = free_addresses(replicas)?;
+            Running::start(NullServer { addresses }, replicas, directory).await
         })
     }
 }
 
-struct NullCluster {
-    servers: [Server; 1],
+struct NullServer {
+    addresses: Vec<SocketAddr>,
 }
 
-impl Cluster for NullCluster {
-    fn servers(&self) -> &[Server] {
-        &self.servers
+impl Kind for NullServer {
+    const NAME: &'static str = "null";
+
+    fn address(&self, index: usize) -> Option<SocketAddr> {
+        self.addresses.get(index).copied()
     }
 
-    fn servers_mut(&mut self) -> &mut [Server] {
-        &mut self.servers
+    fn command(&self, index: usize, _data: &Path) -> Result<Command, Failure> {
+        let own = std::env::current_exe().map_err(Failure::system("finding this program"))?;
+        let address = self.address(index).ok_or_else(|| missing::<Self>(index))?;
+        let mut command = Command::new(own);
+        command.args(["null", "--listen", &address.to_string()]);
+        Ok(command)
     }
 
-    fn restart(&mut self, _index: usize) -> Result<(), Failure> {
-        Err(Failure::Wrong("the null server has no data".to_owned()))
+    fn answers(&self, _index: usize, address: SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(super::trimtab::answers(address))
     }
 
-    fn leader(&self) -> Outcome<'_, Option<usize>> {
+    fn leader<'a>(&'a self, _servers: &'a [Server]) -> Outcome<'a, Option<usize>> {
         Box::pin(async { Ok(None) })
     }
 
     fn clients<'a>(&'a self, lines: &'a Lines<'a>) -> Outcome<'a, Box<dyn Clients>> {
-        Box::pin(async move {
-            let clients: Box<dyn Clients> = Box::new(TrimtabClients::connect(lines).await?);
-            Ok(clients)
-        })
+        super::trimtab::clients::connect(lines)
     }
 }

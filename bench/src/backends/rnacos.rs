@@ -5,14 +5,16 @@ mod clients;
 mod line;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
 
 use self::clients::RnacosClients;
+use super::running::{Kind, Running, missing};
 use super::{Backend, Clients, Cluster, Lines, Outcome, Server};
 use crate::failure::Failure;
-use crate::process::{Process, free_addresses};
+use crate::process::free_addresses;
 use crate::sample::Sample;
 
 /// What `include_proto!` brings in of Nacos' envelope.
@@ -21,9 +23,6 @@ mod proto {
     tonic::include_proto!("nacos");
 }
 
-/// How long servers may take to answer after their start.
-const START_TIME: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_millis(20);
 /// A server listens for HTTP, gRPC and its console.
 const PORTS: usize = 3;
 
@@ -44,115 +43,88 @@ impl Backend for Rnacos {
         "nothing: instances are in memory, and lost with the process"
     }
 
+    fn forgets(&self) -> bool {
+        true
+    }
+
+    fn renews(&self) -> bool {
+        false
+    }
+
     fn runs_as(&self, _replicas: usize) -> bool {
         true
     }
 
     fn start<'a>(&'a self, replicas: usize, directory: &'a Path) -> Outcome<'a, Box<dyn Cluster>> {
         Box::pin(async move {
-            let mut cluster = RnacosCluster {
-                directory: directory.to_owned(),
-                ports: free_addresses(replicas * PORTS)?,
-                servers: Vec::with_capacity(replicas),
-            };
-            for index in 0..replicas {
-                let (_, address, _) = cluster.ports(index)?;
-                let process = cluster.spawn(index)?;
-                cluster.servers.push(Server { address, process });
-                // The next ones join the first.
-                cluster.answering(index).await?;
-            }
-            let cluster: Box<dyn Cluster> = Box::new(cluster);
-            Ok(cluster)
+            let ports = free_addresses(replicas * PORTS)?;
+            Running::start(RnacosNodes { ports }, replicas, directory).await
         })
     }
 }
 
-struct RnacosCluster {
-    directory: PathBuf,
+struct RnacosNodes {
     ports: Vec<SocketAddr>,
-    servers: Vec<Server>,
 }
 
-impl RnacosCluster {
+impl RnacosNodes {
     /// Where the server listens for HTTP, gRPC and its console.
-    fn ports(&self, index: usize) -> Result<(SocketAddr, SocketAddr, SocketAddr), Failure> {
-        match self.ports.chunks(PORTS).nth(index) {
-            Some(&[http, grpc, console]) => Ok((http, grpc, console)),
-            _ => Err(Failure::Wrong(format!("there is no server {index}"))),
-        }
+    fn ports(&self, index: usize) -> Option<[SocketAddr; PORTS]> {
+        self.ports.as_chunks().0.get(index).copied()
+    }
+}
+
+impl Kind for RnacosNodes {
+    const NAME: &'static str = "rnacos";
+    /// The next ones join the first.
+    const ONE_BY_ONE: bool = true;
+
+    fn address(&self, index: usize) -> Option<SocketAddr> {
+        self.ports(index).map(|[_, grpc, _]| grpc)
     }
 
-    fn spawn(&self, index: usize) -> Result<Process, Failure> {
-        let (http, grpc, console) = self.ports(index)?;
-        let (_, first, _) = self.ports(0)?;
-        let name = format!("rnacos-{}", index + 1);
-        let data = self.directory.join(&name);
-        std::fs::create_dir_all(&data).map_err(Failure::system("making a directory"))?;
+    fn command(&self, index: usize, data: &Path) -> Result<Command, Failure> {
+        let (Some([http, grpc, console]), Some(first)) = (self.ports(index), self.address(0))
+        else {
+            return Err(missing::<Self>(index));
+        };
         let mut command = Command::new("rnacos");
         command
             // It reads settings from a file there.
-            .current_dir(&data)
+            .current_dir(data)
             .env("RNACOS_SDK_HOST", "127.0.0.1")
             .env("RNACOS_HTTP_PORT", http.port().to_string())
             .env("RNACOS_GRPC_PORT", grpc.port().to_string())
             .env("RNACOS_HTTP_CONSOLE_PORT", console.port().to_string())
-            .env("RNACOS_DATA_DIR", &data)
+            .env("RNACOS_DATA_DIR", data)
             .env("RNACOS_RAFT_NODE_ID", (index + 1).to_string())
             .env("RNACOS_RAFT_NODE_ADDR", grpc.to_string());
         match index {
             0 => command.env("RNACOS_RAFT_AUTO_INIT", "true"),
             _ => command.env("RNACOS_RAFT_JOIN_ADDR", first.to_string()),
         };
-        Process::start(&name, &mut command, &self.directory)
+        Ok(command)
     }
 
-    /// Waits until the server takes a registration.
-    async fn answering(&mut self, index: usize) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let instance = Sample::new("ready", index);
-        while begun.elapsed() < START_TIME {
-            let Some(server) = self.servers.get_mut(index) else {
-                break;
-            };
-            server.process.check()?;
-            let servers = [server.address];
-            if let Ok(clients) = RnacosClients::connect(&Lines::to(&servers, 1)).await
-                && clients.register_one(0, &instance).await.is_ok()
-            {
-                return Ok(());
+    /// Whether it takes a registration.
+    fn answers(&self, index: usize, address: SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let instance = Sample::new("ready", index);
+            match RnacosClients::open(&Lines::to(&[address], 1)).await {
+                Ok(clients) => clients.register_one(0, &instance).await.is_ok(),
+                Err(_) => false,
             }
-            tokio::time::sleep(ASK_EVERY).await;
-        }
-        Err(Failure::Late("the start of r-nacos".to_owned(), START_TIME))
-    }
-}
-
-impl Cluster for RnacosCluster {
-    fn servers(&self) -> &[Server] {
-        &self.servers
-    }
-
-    fn servers_mut(&mut self) -> &mut [Server] {
-        &mut self.servers
-    }
-
-    fn restart(&mut self, index: usize) -> Result<(), Failure> {
-        let process = self.spawn(index)?;
-        if let Some(server) = self.servers.get_mut(index) {
-            server.process = process;
-        }
-        Ok(())
+        })
     }
 
     /// Its leader is for settings alone; registrations have none.
-    fn leader(&self) -> Outcome<'_, Option<usize>> {
+    fn leader<'a>(&'a self, _servers: &'a [Server]) -> Outcome<'a, Option<usize>> {
         Box::pin(async { Ok(None) })
     }
 
     fn clients<'a>(&'a self, lines: &'a Lines<'a>) -> Outcome<'a, Box<dyn Clients>> {
         Box::pin(async move {
-            let clients: Box<dyn Clients> = Box::new(RnacosClients::connect(lines).await?);
+            let clients: Box<dyn Clients> = Box::new(RnacosClients::open(lines).await?);
             Ok(clients)
         })
     }

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::register::{CONNECTIONS, TTL, register_all};
+use super::register::{CONNECTIONS, TTL, filled, register_all};
 use super::{Trial, Workload};
 use crate::backends::{Backend, Clients, Cluster, Lease, Lines, Outcome, addresses};
 use crate::figures::Better;
@@ -34,11 +35,16 @@ impl Workload for Churning {
         1
     }
 
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        !backend.keeps_nothing()
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        filled(LIVING) + scale.churn
+    }
+
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if backend.keeps_nothing() {
-                return Ok(());
-            }
             let cluster = backend.start(1, trial.directory).await?;
             let servers = addresses(&*cluster);
             let clients = cluster.clients(&Lines::to(&servers, CONNECTIONS)).await?;

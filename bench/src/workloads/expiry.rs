@@ -8,13 +8,14 @@ use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{sleep, sleep_until};
 
-use super::register::{CONNECTIONS, FILLING_IN_FLIGHT, TTL};
+use super::register::{CONNECTIONS, FILLING_IN_FLIGHT, TTL, filled};
 use super::{Trial, Workload};
 use crate::backends::{Backend, Clients, Lease, Lines, Outcome, Renewals, addresses};
 use crate::failure::Failure;
 use crate::figures::Better;
 use crate::load::{latencies, millis, nanos};
 use crate::sample::{PER_SERVICE, Sample, service_name};
+use crate::scale::Scale;
 
 /// Of the instances of each service, so many lapse: less than half, which is where Trimtab's brake begins.
 const LAPSING_PER_SERVICE: usize = 40;
@@ -41,15 +42,20 @@ impl Workload for Expiring {
         "40 of the 100 instances of each service stop renewing at once, while others look up and register"
     }
 
-    fn rounds(&self, _scale: &crate::scale::Scale) -> usize {
+    fn rounds(&self, _scale: &Scale) -> usize {
         1
+    }
+
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        !backend.keeps_nothing()
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        scale.lapse_after * 2 + filled(scale.lapsing)
     }
 
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if backend.keeps_nothing() {
-                return Ok(());
-            }
             let cluster = backend.start(1, trial.directory).await?;
             let servers = addresses(&*cluster);
             let lines = Lines::to(&servers, CONNECTIONS);

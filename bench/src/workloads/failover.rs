@@ -13,6 +13,7 @@ use crate::backends::{Backend, Clients, Cluster, Lines, Outcome};
 use crate::failure::Failure;
 use crate::figures::Better;
 use crate::sample::{Sample, service_name};
+use crate::scale::Scale;
 
 const REPLICAS: usize = 3;
 /// A write is tried this often, by turns at the survivors, whatever became of those before.
@@ -47,15 +48,24 @@ impl Workload for FailingOver {
         "failover"
     }
 
+    fn rounds(&self, _scale: &Scale) -> usize {
+        1
+    }
+
     fn about(&self) -> &'static str {
         "the leader of 3 replicas is killed, while a write is tried every 10 ms"
     }
 
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        backend.runs_as(REPLICAS)
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        Duration::from_secs(REPLICAS as u64) + CALM * 3 * u32::try_from(scale.kills).unwrap_or(1)
+    }
+
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if !backend.runs_as(REPLICAS) {
-                return Ok(());
-            }
             let mut cluster = backend.start(REPLICAS, trial.directory).await?;
             for kill in 0..trial.scale.kills {
                 let prefix = format!("failover{kill}");

@@ -16,14 +16,19 @@ use crate::backends::{Backend, Clients, Cluster, Fanout, Lines, Outcome, Watcher
 use crate::failure::Failure;
 use crate::figures::Better;
 use crate::load::{latencies, millis, nanos};
+use crate::scale::Scale;
 use crate::wire::Received;
 
 /// Connections that watchers share.
 const SHARED_CONNECTIONS: usize = 50;
+/// So many can be opened in a second.
+const OPENED_PER_SECOND: f64 = 5_000.0;
 /// Watchers that are opened at a time.
 const OPENING_AT_ONCE: usize = 200;
 /// No change takes longer to reach everyone; one that does is a failure.
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(20);
+/// A case ends after so long, with the changes that it has seen until then: r-nacos takes most of a second for each.
+const CASE_TIME_MAX: Duration = Duration::from_secs(5);
 /// A pause between changes, so that each is alone.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Instances of the service that is watched: one in each of two groups, and a list.
@@ -55,8 +60,20 @@ impl Workload for FanningOut {
         "fanout"
     }
 
+    fn rounds(&self, _scale: &Scale) -> usize {
+        // It is long, and each of its figures is of many changes.
+        1
+    }
+
     fn about(&self) -> &'static str {
         "a weight changes, and every watcher hears of it, on shared connections and with one each"
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        cases(&scale.watchers)
+            .iter()
+            .map(|case| CASE_TIME_MAX / 2 + opened(case.watchers))
+            .sum()
     }
 
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
@@ -70,6 +87,11 @@ impl Workload for FanningOut {
             Ok(())
         })
     }
+}
+
+/// How long it takes to open so many, about.
+fn opened(watchers: usize) -> Duration {
+    Duration::from_secs_f64(watchers as f64 / OPENED_PER_SECOND)
 }
 
 fn cases(watchers: &[usize]) -> Vec<Case> {
@@ -213,8 +235,11 @@ struct Seen {
 impl Changes<'_> {
     async fn all(&self, count: u64) -> Result<Seen, Failure> {
         let (used, bytes) = (cpu(self.cluster), self.received.load(Relaxed));
-        let mut changes = Vec::new();
+        let (mut changes, begun) = (Vec::new(), Instant::now());
         for number in 1..=count {
+            if begun.elapsed() > CASE_TIME_MAX {
+                break;
+            }
             changes.push(self.one(WARM_UP_CHANGES + number).await?);
             tokio::time::sleep(PAUSE).await;
         }

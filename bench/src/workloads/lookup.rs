@@ -1,6 +1,7 @@
 //! Looking up a service of 100 instances: all of it, and whether it has changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::register::{CONNECTIONS, TTL};
 use super::{Trial, Workload};
@@ -9,6 +10,7 @@ use crate::failure::Failure;
 use crate::figures::Better;
 use crate::load::{Request, closed_loop};
 use crate::sample::Sample;
+use crate::scale::Scale;
 use crate::wire::Received;
 
 const INSTANCES: usize = 100;
@@ -26,6 +28,10 @@ impl Workload for LookingUp {
 
     fn about(&self) -> &'static str {
         "64 callers look up a service of 100 instances, and ask whether it changed"
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        Duration::from_secs(1) + scale.warm_up + scale.phase * 2
     }
 
     fn run<'a>(&'a self, backend: &'a dyn Backend, trial: Trial<'a>) -> Outcome<'a, ()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::register::{CONNECTIONS, TTL, register_all};
+use super::register::{CONNECTIONS, TTL, filled, register_all};
 use super::{Trial, Workload};
 use crate::backends::{Backend, Cluster, Lines, Outcome, addresses, cpu};
 use crate::failure::Failure;
@@ -44,11 +44,16 @@ impl Workload for Remembering {
         1
     }
 
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        !backend.keeps_nothing()
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        SETTLING_TIME_MAX + REST + filled(scale.instances)
+    }
+
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if backend.keeps_nothing() {
-                return Ok(());
-            }
             let mut cluster = backend.start(1, trial.directory).await?;
             let count = trial.scale.instances;
             let case = format!("{count} instances");
@@ -69,6 +74,9 @@ impl Workload for Remembering {
             let what = "server CPU at rest";
             notes.add(&case, what, "% of a core", Better::Lower, at_rest * 100.0);
 
+            if backend.forgets() {
+                return Ok(());
+            }
             if let Some(server) = cluster.servers_mut().first_mut() {
                 server.process.kill();
             }

@@ -10,6 +10,7 @@ use crate::backends::{Backend, Clients, Cluster, Lease, Lines, Outcome, addresse
 use crate::failure::Failure;
 use crate::load::{Request, closed_loop};
 use crate::sample::{PER_SERVICE, Sample};
+use crate::scale::Scale;
 
 /// Connections that requests are spread over.
 pub(super) const CONNECTIONS: usize = 8;
@@ -20,6 +21,8 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 512];
 const MANY_IN_FLIGHT: usize = 8;
 /// Calls in flight while a registry is filled for another workload.
 pub(super) const FILLING_IN_FLIGHT: usize = 128;
+/// So many a second come in, with the fast backends and the slow.
+const FILLED_PER_SECOND: f64 = 5_000.0;
 
 /// The workload.
 #[derive(Debug)]
@@ -39,11 +42,16 @@ impl Workload for Registering {
         "instances register, 1, 64 and 512 calls in flight, and many in one call"
     }
 
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        backend.runs_as(self.replicas)
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        Duration::from_secs(self.replicas as u64) + scale.warm_up + scale.phase * 4
+    }
+
     fn run<'a>(&'a self, backend: &'a dyn Backend, trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if !backend.runs_as(self.replicas) {
-                return Ok(());
-            }
             let cluster = backend.start(self.replicas, trial.directory).await?;
             let servers = addresses(&*cluster);
             let lines = Lines::to(&servers, CONNECTIONS);
@@ -94,6 +102,11 @@ pub(super) async fn register_all(
         leases.push(lease?);
     }
     Ok(leases)
+}
+
+/// How long it takes to register so many, about.
+pub(super) fn filled(count: usize) -> Duration {
+    Duration::from_secs_f64(count as f64 / FILLED_PER_SECOND)
 }
 
 /// Requests that each register another instance.

@@ -7,11 +7,12 @@ use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::register::{CONNECTIONS, TTL, register_all};
+use super::register::{CONNECTIONS, TTL, filled, register_all};
 use super::{Trial, Workload, replicas_named};
 use crate::backends::{Backend, Clients, Cluster, Lease, Lines, Outcome, Renewals, addresses, cpu};
 use crate::failure::Failure;
 use crate::figures::Better;
+use crate::scale::Scale;
 
 /// Renewal streams: processes that renew.
 const STREAMS: usize = 40;
@@ -40,19 +41,21 @@ impl Workload for Renewing {
         "leases are renewed as fast as it goes, and at 5,000 a second"
     }
 
+    fn fits(&self, backend: &dyn Backend) -> bool {
+        backend.renews() && backend.runs_as(self.replicas)
+    }
+
+    fn takes(&self, scale: &Scale) -> Duration {
+        Duration::from_secs(self.replicas as u64) + filled(scale.leases) + scale.phase * 4
+    }
+
     fn run<'a>(&'a self, backend: &'a dyn Backend, trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            if !backend.runs_as(self.replicas) {
-                return Ok(());
-            }
             let cluster = backend.start(self.replicas, trial.directory).await?;
             let servers = addresses(&*cluster);
             let lines = Lines::to(&servers, CONNECTIONS);
             let clients = cluster.clients(&lines).await?;
             let clients: Arc<dyn Clients> = clients.into();
-            if clients.renew().is_none() {
-                return Ok(());
-            }
             let leases = register_all(&clients, "renew", trial.scale.leases, TTL).await?;
             measure(self.replicas, &*cluster, &*clients, &leases, trial).await
         })

@@ -25,16 +25,20 @@ const WEIGHTS: &str = "weights";
 
 /// Clients over some connections.
 #[derive(Debug)]
-pub(super) struct EtcdClients {
+struct EtcdClients {
     channels: Vec<Channel>,
 }
 
-impl EtcdClients {
-    pub(super) async fn connect(lines: &Lines<'_>) -> Result<Self, Failure> {
+/// Clients over connections that are opened now.
+pub(super) fn connect<'a>(lines: &'a Lines<'a>) -> Outcome<'a, Box<dyn Clients>> {
+    Box::pin(async move {
         let channels = lines.open().await?;
-        Ok(Self { channels })
-    }
+        let clients: Box<dyn Clients> = Box::new(EtcdClients { channels });
+        Ok(clients)
+    })
+}
 
+impl EtcdClients {
     fn channel(&self, at: usize) -> Result<Channel, Failure> {
         let channel = self.channels.get(at % self.channels.len().max(1));
         let channel = channel.cloned();

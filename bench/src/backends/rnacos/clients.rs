@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::line::{CHANGE, Line, ServiceInfo};
+use super::line::{Line, ServiceInfo, weight_of};
 use crate::backends::{Clients, Fanout, Lease, Lines, Lookup, Outcome, Register, Renew, Watcher};
 use crate::failure::Failure;
 use crate::sample::{METADATA, Sample};
@@ -26,10 +26,10 @@ struct Queried {
 }
 
 impl RnacosClients {
-    pub(super) async fn connect(lines: &Lines<'_>) -> Result<Self, Failure> {
+    pub(super) async fn open(lines: &Lines<'_>) -> Result<Self, Failure> {
         let mut open = Vec::with_capacity(lines.connections);
         for channel in lines.open().await? {
-            open.push(Line::open(channel).await?);
+            open.push(Line::open(channel, lines.window.is_some()).await?);
         }
         Ok(Self { lines: open })
     }
@@ -61,17 +61,14 @@ impl RnacosClients {
 }
 
 fn instance_json(instance: &Sample, change: u64) -> serde_json::Value {
-    let mut metadata: serde_json::Map<String, serde_json::Value> = METADATA
+    let metadata: serde_json::Map<String, serde_json::Value> = METADATA
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).into()))
         .collect();
-    if change > 0 {
-        metadata.insert(CHANGE.to_owned(), change.to_string().into());
-    }
     json!({
         "ip": instance.address.ip().to_string(),
         "port": instance.address.port(),
-        "weight": 1.0,
+        "weight": weight_of(change),
         "healthy": true,
         "enabled": true,
         // Never otherwise: it connects to the addresses of those that are not.
@@ -196,7 +193,8 @@ impl Fanout for RnacosClients {
         })
     }
 
-    /// An instance's metadata: it has no weights between releases.
+    /// An instance's weight: it has none between releases. Other metadata of a known instance it does not take over
+    /// this door, it keeps what came first.
     fn change<'a>(&'a self, service: &'a str, number: u64) -> Outcome<'a, u64> {
         Box::pin(async move {
             let instance = Sample::of(service, 0);

@@ -1,7 +1,5 @@
 //! One connection as a Nacos 2 client has it: calls one way, and a stream on which the server pushes.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use serde::Deserialize;
@@ -19,8 +17,8 @@ use crate::wire::ANSWER_BYTES_MAX;
 
 /// Answers to pushes that may wait.
 const ANSWERS_WAITING_MAX: usize = 16;
-/// The key of an instance's metadata that says which change it is.
-pub(super) const CHANGE: &str = "change";
+/// Weights up to here are whole numbers that a 32-bit float, which servers keep them as, holds exactly.
+const WEIGHT_MAX: u64 = 10_000;
 
 type Codec = ProstCodec<Payload, Payload>;
 
@@ -54,17 +52,20 @@ pub(super) struct ServiceInfo {
 #[derive(Debug, Deserialize)]
 pub(super) struct Host {
     #[serde(default)]
-    metadata: HashMap<String, String>,
+    weight: f64,
+}
+
+/// The weight that tells of a change; 1, which nobody changed, of none.
+pub(super) fn weight_of(change: u64) -> f64 {
+    (change % WEIGHT_MAX) as f64 + 1.0
 }
 
 impl ServiceInfo {
     /// The newest change among its instances.
     fn change(&self) -> u64 {
-        let said = self
-            .hosts
-            .iter()
-            .filter_map(|host| host.metadata.get(CHANGE));
-        said.filter_map(|said| said.parse().ok()).max().unwrap_or(0)
+        let heaviest = self.hosts.iter().map(|host| host.weight).reduce(f64::max);
+        // Whole numbers, and small.
+        heaviest.map_or(0, |weight| (weight - 1.0).max(0.0).round() as u64)
     }
 }
 
@@ -90,8 +91,9 @@ fn body(payload: &Payload) -> &[u8] {
 }
 
 impl Line {
-    /// Introduces itself as clients do; without that the server answers no call on this connection.
-    pub(super) async fn open(channel: Channel) -> Result<Self, Failure> {
+    /// Introduces itself as clients do; without that the server answers no call on this connection. A slow one never
+    /// takes in what is pushed.
+    pub(super) async fn open(channel: Channel, is_slow: bool) -> Result<Self, Failure> {
         let failed = || Failure::call("opening a connection");
         let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let (answer, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
@@ -105,7 +107,10 @@ impl Line {
         let pushes = grpc.streaming(request, path, Codec::default()).await;
         let pushes: Streaming<Payload> = pushes.map_err(failed())?.into_inner();
         let (newest, pushed) = watch::channel(0);
-        let reader = tokio::spawn(read(pushes, answer, newest));
+        let reader = match is_slow {
+            true => tokio::spawn(hold((pushes, answer, newest))),
+            false => tokio::spawn(read(pushes, answer, newest)),
+        };
         Ok(Self {
             grpc,
             pushed,
@@ -140,6 +145,11 @@ impl Drop for Line {
 
 fn unready(error: tonic::transport::Error) -> Status {
     Status::unavailable(error.to_string())
+}
+
+/// Keeps a stream open, and does not look at it.
+async fn hold<T>(_stream: T) {
+    std::future::pending().await
 }
 
 /// Takes pushes in and answers them, until the server ends the stream.

@@ -29,17 +29,20 @@ const WATCHED_TTL: Duration = Duration::from_secs(600);
 
 /// Clients over some connections.
 #[derive(Debug)]
-pub(in crate::backends) struct TrimtabClients {
+struct TrimtabClients {
     channels: Vec<Channel>,
 }
 
-impl TrimtabClients {
-    /// Opens the connections.
-    pub(in crate::backends) async fn connect(lines: &Lines<'_>) -> Result<Self, Failure> {
+/// Clients over connections that are opened now.
+pub(in crate::backends) fn connect<'a>(lines: &'a Lines<'a>) -> Outcome<'a, Box<dyn Clients>> {
+    Box::pin(async move {
         let channels = lines.open().await?;
-        Ok(Self { channels })
-    }
+        let clients: Box<dyn Clients> = Box::new(TrimtabClients { channels });
+        Ok(clients)
+    })
+}
 
+impl TrimtabClients {
     fn channel(&self, at: usize) -> Result<Channel, Failure> {
         let channel = self.channels.get(at % self.channels.len().max(1));
         let channel = channel.cloned();
