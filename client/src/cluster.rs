@@ -52,6 +52,12 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(250);
 /// ask and hang up sooner would turn "not done" into "maybe done".
 const CHANGE_ATTEMPT_MIN: Duration = Duration::from_millis(2_500);
 
+/// The trailer by which a server says, in milliseconds, when to ask again.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// However long a replica wants to be left alone, it is asked after this.
+const PUSHBACK_MOST: Duration = Duration::from_secs(2);
+
 /// Whether a request that was sent, and whose answer was lost, may be sent
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +97,8 @@ enum Verdict {
     Refused,
     /// This replica cannot; another may.
     Next,
+    /// It has too much to do, did nothing, and says when to come again.
+    Busy(Duration),
     /// The answer, good for all replicas.
     Final,
     /// It may have been carried out and must not be repeated.
@@ -172,7 +180,8 @@ impl Cluster {
     ///
     /// A replica that cannot be connected to, or that answers `UNAVAILABLE`
     /// (which replicas say only of what they did not take), is always passed
-    /// over; one that does not answer only under [`Repeat::Read`] and [`Repeat::Safe`].
+    /// over; so is, after the pause it asks for, one that has too much to do;
+    /// one that does not answer only under [`Repeat::Read`] and [`Repeat::Safe`].
     /// `attempt` makes the request on the channel it is given.
     ///
     /// # Errors
@@ -230,6 +239,12 @@ impl Cluster {
                         });
                     }
                     Verdict::Refused => {}
+                    Verdict::Busy(wait) => {
+                        all_refused = false;
+                        // Spread, or all who were sent away come back together.
+                        let wait = wait.mul_f64(rand::random_range(0.5..=1.5));
+                        sleep(wait.min(deadline.saturating_sub(started.elapsed()))).await;
+                    }
                     Verdict::Next => {
                         all_refused = false;
                         may_be_done |= repeat != Repeat::Read && !not_taken(&status);
@@ -368,6 +383,9 @@ fn judge(status: &Status, repeat: Repeat) -> Verdict {
     if not_taken(status) {
         return Verdict::Next;
     }
+    if let Some(wait) = pushback(status) {
+        return Verdict::Busy(wait);
+    }
     let lost = status.source().is_some()
         || matches!(
             status.code(),
@@ -383,6 +401,14 @@ fn judge(status: &Status, repeat: Repeat) -> Verdict {
 /// Whether the replica itself says that it did not take the request.
 fn not_taken(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.source().is_none()
+}
+
+/// When a replica that has too much to do wants to be asked again.
+fn pushback(status: &Status) -> Option<Duration> {
+    let is_busy = status.code() == Code::ResourceExhausted && status.source().is_none();
+    let said = status.metadata().get(PUSHBACK).filter(|_| is_busy)?;
+    let wait = Duration::from_millis(said.to_str().ok()?.parse().ok()?);
+    Some(wait.min(PUSHBACK_MOST))
 }
 
 /// Whether the connection could not be made, so that nothing was sent.

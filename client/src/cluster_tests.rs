@@ -94,3 +94,50 @@ async fn a_change_that_may_be_done_is_not_said_to_be_not_done() {
     assert!(matches!(error, Error::UnknownOutcome { .. }), "{error}");
     assert!(error.to_string().contains("no quorum"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_has_too_much_to_do_is_asked_again_when_it_says() {
+    let cluster = Cluster::parse("127.0.0.1:1,127.0.0.1:2").unwrap();
+    let busy = || {
+        let mut status = Status::resource_exhausted("too many requests wait");
+        status
+            .metadata_mut()
+            .insert(PUSHBACK, "400".parse().unwrap());
+        status
+    };
+    let begun = Instant::now();
+    let mut attempts = 0;
+    let answered = cluster
+        .call("Register", Repeat::IfUnsent, DEFAULT_DEADLINE, |_| {
+            attempts += 1;
+            let answer = if attempts > 2 {
+                Ok(Response::new(7))
+            } else {
+                Err(busy())
+            };
+            async { answer }
+        })
+        .await;
+    assert_eq!(answered.unwrap(), 7);
+    assert!(
+        begun.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let error = cluster
+        .call::<(), _, _>("Register", Repeat::Safe, DEFAULT_DEADLINE, |_| async {
+            Err(busy())
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    // What says nothing of later is full for good.
+    let error = cluster
+        .call::<(), _, _>("Register", Repeat::Safe, DEFAULT_DEADLINE, |_| async {
+            Err(Status::resource_exhausted("20,000 instances"))
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Other(_)), "{error}");
+}

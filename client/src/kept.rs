@@ -20,7 +20,7 @@ pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between attempts to register while the registry is away.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_MOST: Duration = Duration::from_secs(2);
 
 /// A lease that was held for so long was a real one. What is lost sooner, again
 /// and again, is waited with before it is taken anew: each is a write to the
@@ -121,6 +121,27 @@ impl Kept {
                 async move { RegistrationClient::new(channel).register(request).await }
             })
             .await?;
+        self.take(&granted)?;
+        drop(taking);
+        // Another wish may have come while this was under way, and found no
+        // lease to set it on.
+        let wished = self.wished();
+        if wished != said {
+            self.set_status(wished, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// What is said when it registers now.
+    pub(crate) fn asks(&self) -> wire::RegisterRequest {
+        self.request().clone()
+    }
+
+    /// Takes the lease that the registry granted.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when it is none.
+    pub(crate) fn take(&self, granted: &wire::RegisterResponse) -> Result<(), Error> {
         let interval: Option<Duration> = granted
             .renew_interval
             .and_then(|interval| trimtab_proto::duration::parse(&interval));
@@ -132,17 +153,10 @@ impl Kept {
         self.client
             .leases()
             .granted(&self.lease, granted.lease, interval);
-        drop(taking);
         tracing::info!(
             service = %self.lease.key.service, instance = %self.lease.key.instance_id,
             revision = granted.revision, "registered"
         );
-        // Another wish may have come while this was under way, and found no
-        // lease to set it on.
-        let wished = self.wished();
-        if wished != said {
-            self.set_status(wished, deadline).await?;
-        }
         Ok(())
     }
 

@@ -152,6 +152,7 @@ mod latency;
 mod lineup;
 mod load;
 mod maglev;
+mod many;
 mod meter;
 mod outcome;
 mod outgoing;

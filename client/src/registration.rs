@@ -12,6 +12,7 @@ use trimtab_proto::v1::registration_client::RegistrationClient;
 use crate::cluster::{DEFAULT_DEADLINE, Repeat};
 use crate::error::Error;
 use crate::kept::{Kept, RETRY_FIRST, START_WITHIN, keep};
+use crate::many::start_all;
 use crate::operator::Operator;
 use crate::renewal::{Key, Lease};
 use crate::shared::Shared;
@@ -140,7 +141,33 @@ impl RegistrationBuilder {
     /// [`Error::Invalid`] names the field, its value and the rule;
     /// [`Error::Refused`] when the group is being torn down;
     /// [`Error::Unavailable`] when no replica took it in time.
-    pub async fn start(mut self) -> Result<Registration, Error> {
+    pub async fn start(self) -> Result<Registration, Error> {
+        let within = self.within;
+        let prepared = self.prepare()?;
+        prepared.registration.kept.register_within(within).await?;
+        Ok(prepared.begin())
+    }
+
+    /// Registers many, and renews them from now on: so many calls of
+    /// [`start`](RegistrationBuilder::start) at the price of a few, for
+    /// whoever registers others. One result for each, in their order; what
+    /// fails for one leaves the others alone. All are tried for as long as
+    /// the most patient of them says.
+    ///
+    /// # Errors
+    /// Each as [`start`](RegistrationBuilder::start).
+    pub async fn start_all(
+        builders: impl IntoIterator<Item = RegistrationBuilder>,
+    ) -> Vec<Result<Registration, Error>> {
+        start_all(builders.into_iter().collect()).await
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.within
+    }
+
+    /// All but the registration itself.
+    pub(crate) fn prepare(mut self) -> Result<Prepared, Error> {
         let ttl = self.ttl.map(prost_types::Duration::try_from).transpose();
         self.request.ttl = ttl.map_err(|_| {
             let given = self.ttl.unwrap_or_default();
@@ -158,9 +185,25 @@ impl RegistrationBuilder {
             kept: Arc::new(Kept::new(self.client, lease, self.request)),
             _stop: stop.clone().drop_guard(),
         };
-        registration.kept.register_within(self.within).await?;
-        tokio::spawn(keep(Arc::clone(&registration.kept), stop));
-        Ok(registration)
+        Ok(Prepared { registration, stop })
+    }
+}
+
+/// An instance that is about to be registered.
+pub(crate) struct Prepared {
+    registration: Registration,
+    stop: CancellationToken,
+}
+
+impl Prepared {
+    pub(crate) fn kept(&self) -> &Arc<Kept> {
+        &self.registration.kept
+    }
+
+    /// It has its lease: keeps it from now on.
+    pub(crate) fn begin(self) -> Registration {
+        tokio::spawn(keep(Arc::clone(&self.registration.kept), self.stop));
+        self.registration
     }
 }
 

@@ -151,6 +151,11 @@ impl Lease {
         })
     }
 
+    /// Whether there is one.
+    pub(crate) fn is_held(&self) -> bool {
+        self.number.load(Ordering::Acquire) != 0
+    }
+
     /// The registry does not hold this number. Has no effect on a newer one.
     pub(crate) fn is_lost(&self, number: u64) {
         let ours = self

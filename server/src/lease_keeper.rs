@@ -106,7 +106,7 @@ impl LeaseKeeper {
             let handle = handle.clone();
             // Not awaited here: a slow log must not stop the lease clock.
             tokio::spawn(async move {
-                if let Err(error) = handle.propose(judgement).await {
+                if let Err(error) = handle.propose_judgement(&judgement).await {
                     debug!(%error, "a judgement of leases was not applied; it is made again");
                 }
             });

@@ -17,12 +17,14 @@ use trimtab_registry::command::{Command, Expiry, JudgeLeases, LEASES_PER_JUDGEME
 use trimtab_registry::event::Event;
 use trimtab_registry::instance::{LeaseKey, Ttl};
 use trimtab_registry::name::ServiceName;
+use trimtab_registry::revision::Revision;
 use trimtab_registry::state::Registry;
 
 use self::brake::Brake;
 pub use self::clock::{LeaseClock, LeaseTime};
 pub use self::judge::Judge;
 use self::slot::{Granted, Next, Place, Reign, Slot};
+use self::table::Table;
 use self::ward::Ward;
 
 pub mod brake;
@@ -30,6 +32,7 @@ mod clock;
 pub mod journal;
 mod judge;
 mod slot;
+mod table;
 #[cfg(test)]
 mod tests;
 mod ward;
@@ -79,12 +82,12 @@ pub struct Leases {
     /// The term this replica leads in.
     leading: Option<u64>,
     reign: Reign,
-    slots: HashMap<LeaseKey, Slot>,
+    slots: Table,
     suspects: usize,
     /// When to look at which lease again: each that is not due is here once,
     /// no later than its next deadline. Renewals leave it alone; a lease that
     /// was renewed meanwhile is filed anew when its old turn comes.
-    agenda: BTreeSet<(LeaseTime, LeaseKey)>,
+    agenda: BTreeSet<(LeaseTime, Revision)>,
     wards: HashMap<ServiceName, Ward>,
     /// The services that have leases due, or an alarm that goes on.
     restless: BTreeSet<ServiceName>,
@@ -264,7 +267,7 @@ impl Leases {
             Next::Wait(turn) => turn,
             _ => now,
         };
-        self.slots.insert(key.clone(), slot);
+        self.slots.insert(key, slot);
         self.file(key, turn);
     }
 
@@ -273,7 +276,7 @@ impl Leases {
             return;
         };
         if let Place::Agenda(turn) = slot.place {
-            self.agenda.remove(&(turn, key.clone()));
+            self.agenda.remove(&(turn, key.lease));
         }
         self.suspects -= usize::from(slot.is_suspect());
         if let Some(ward) = self.wards.get_mut(&key.service) {
@@ -326,10 +329,10 @@ impl Leases {
             return;
         };
         if let Place::Agenda(before) = slot.place {
-            self.agenda.remove(&(before, key.clone()));
+            self.agenda.remove(&(before, key.lease));
         }
         slot.place = Place::Agenda(turn);
-        self.agenda.insert((turn, key.clone()));
+        self.agenda.insert((turn, key.lease));
     }
 
     fn judge_agenda(&mut self, now: LeaseTime, judged: &mut JudgeLeases) {
@@ -338,8 +341,11 @@ impl Leases {
             if full || self.agenda.first().is_none_or(|(turn, _)| *turn > now) {
                 return;
             }
-            let Some((_, key)) = self.agenda.pop_first() else {
+            let Some((_, lease)) = self.agenda.pop_first() else {
                 return;
+            };
+            let Some(key) = self.slots.key(lease) else {
+                continue;
             };
             self.update(&key, |_| {});
             let Some(slot) = self.slots.get(&key) else {

@@ -15,12 +15,14 @@ use tokio::runtime::Handle as Runtime;
 use tonic::transport::{Channel, Endpoint};
 use trimtab_proto::internal::v1::peer_client::PeerClient;
 use trimtab_proto::internal::v1::{
-    IntroduceResponse, ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse,
-    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    IntroduceResponse, ObserveRequest, ObserveResponse, ProposeManyRequest, ProposeManyResponse,
+    ProposeRequest, ProposeResponse, RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest,
+    ReplicaStatusResponse,
 };
 
 pub mod error;
 mod introduction;
+mod knock;
 mod known;
 pub mod line;
 pub mod protocol;
@@ -66,6 +68,9 @@ const RENEW_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Report {
     /// Messages to this peer were lost.
     Unreachable(u64),
+    /// The connection to this peer broke, and nobody listens there any more:
+    /// its process has ended. It may be wrong, or an old story.
+    Gone(u64),
     /// The snapshot for this peer arrived, or did not.
     SnapshotEnded {
         /// The peer.
@@ -283,6 +288,27 @@ impl Peers {
             client.propose(request),
         )
         .await
+    }
+
+    /// Forwards commands, to be taken together, to the peer that leads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Peers::propose`].
+    pub async fn propose_many(
+        &self,
+        id: u64,
+        commands: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Result<ProposeManyResponse, PeerError> {
+        let peer = self.peer(id)?;
+        let request = ProposeManyRequest {
+            cluster_id: self.inner.own.cluster_id,
+            commands,
+        };
+        let mut client = peer.calls.clone();
+        let call = client.propose_many(request);
+        error::within(timeout, peer.id, &peer.contact.address, call).await
     }
 
     /// Hands the leader the renewals gathered here. The cluster id is filled

@@ -42,13 +42,22 @@ struct Streams {
     open: usize,
     holders: HashMap<LeaseKey, StreamId>,
     retiring: HashSet<LeaseKey>,
+    /// How often a lease went from one stream to another.
+    moves: u64,
 }
 
 impl Streams {
-    fn hold(&mut self, stream: StreamId, leases: &[LeaseKey]) {
+    fn hold<'a>(&mut self, stream: StreamId, leases: impl Iterator<Item = &'a LeaseKey>) {
         for lease in leases {
-            if self.holders.get(lease) != Some(&stream) {
-                self.holders.insert(lease.clone(), stream);
+            match self.holders.get_mut(lease) {
+                None => {
+                    self.holders.insert(lease.clone(), stream);
+                }
+                Some(holder) if *holder != stream => {
+                    *holder = stream;
+                    self.moves += 1;
+                }
+                Some(_) => {}
             }
         }
     }
@@ -150,6 +159,30 @@ impl Renewals {
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// As [`Renewals::hold`] gave it, as long as no lease went from one stream
+    /// to another.
+    pub fn moves(&self) -> u64 {
+        self.streams().moves
+    }
+
+    /// These leases are renewed on this stream from now on.
+    pub fn hold<'a>(&self, stream: StreamId, leases: impl Iterator<Item = &'a LeaseKey>) -> u64 {
+        let mut streams = self.streams();
+        streams.hold(stream, leases);
+        streams.moves
+    }
+
+    /// These leases are no more.
+    pub fn let_go(&self, leases: &[LeaseKey]) {
+        if leases.is_empty() {
+            return;
+        }
+        let mut streams = self.streams();
+        for lease in leases {
+            streams.holders.remove(lease);
+        }
+    }
+
     /// Renews leases wherever the leader is; answers those it does not hold.
     ///
     /// # Errors
@@ -158,10 +191,8 @@ impl Renewals {
     pub async fn renew(
         &self,
         handle: &Handle,
-        stream: StreamId,
         leases: Vec<LeaseKey>,
     ) -> Result<Vec<LeaseKey>, NoLeader> {
-        self.streams().hold(stream, &leases);
         if let Some(lost) = self.keeper.renew(handle, self.id, &leases).await {
             return Ok(lost);
         }

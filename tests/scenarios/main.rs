@@ -17,4 +17,5 @@ mod liveness;
 mod members;
 mod policy;
 mod recovery;
+mod together;
 mod watching;

@@ -27,6 +27,8 @@ pub(crate) struct Counts {
     pub(crate) dark_zones: u64,
     pub(crate) views: u64,
     pub(crate) rivals: u64,
+    /// Replicas that were told of the end of one that lives.
+    pub(crate) rumours: u64,
     pub(crate) stops: u64,
     pub(crate) flows: u64,
     pub(crate) receipts: u64,
@@ -87,6 +89,7 @@ impl Counts {
         self.dark_zones += other.dark_zones;
         self.views += other.views;
         self.rivals += other.rivals;
+        self.rumours += other.rumours;
         self.stops += other.stops;
         self.flows += other.flows;
         self.receipts += other.receipts;

@@ -52,6 +52,10 @@ impl World {
                 self.at(time, Event::SnapshotEnded { from, to, arrived });
             } else if arrivals[0].is_none() && self.chance.per_mille(500) {
                 self.at(self.now + delay + 5, Event::Unreachable { from, to });
+                if self.chance.per_mille(50) {
+                    self.counts.rumours += 1;
+                    self.at(self.now + delay + 6, Event::Gone { from, to });
+                }
             }
         }
         if let Some(after) = arrivals[1] {

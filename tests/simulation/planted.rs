@@ -85,7 +85,7 @@ impl Planted {
         (Planted::CallerStaysDeaf, 20),
         (Planted::KeepsOldRoute, 20),
         (Planted::ReceiptBeforeSwap, 20),
-        (Planted::LossOfConnectionUnnoticed, 20),
+        (Planted::LossOfConnectionUnnoticed, 100),
         (Planted::OrderForgotten, 20),
         (Planted::DisksUnchecked, 500),
         (Planted::ForgetsTime, 50),

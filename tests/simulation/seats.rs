@@ -366,6 +366,21 @@ impl World {
         self.crash_for(replica, wait);
     }
 
+    /// A machine says that a process on it has ended to those who knock, but
+    /// not to all of them, and perhaps when another one is there.
+    fn tell_of_the_end(&mut self, replica: u64) {
+        for other in (1..=self.replicas()).filter(|id| *id != replica) {
+            let (here, there) = (Node::Replica(other), Node::Replica(replica));
+            let is_cut = self.network.cut_until(self.now, there, here).is_some();
+            if !is_cut && self.chance.per_mille(800) {
+                let late = self.chance.per_mille(100);
+                let wait = self.chance.between(1, if late { 200 } else { 20 });
+                let (from, to) = (other, replica);
+                self.at(self.now + wait, Event::Gone { from, to });
+            }
+        }
+    }
+
     /// It is back after so long.
     pub(crate) fn crash_for(&mut self, replica: u64, wait: u64) {
         let seat = &mut self.seats[replica as usize - 1];
@@ -381,6 +396,7 @@ impl World {
         self.counts.crashes += 1;
         self.flip_a_bit(replica);
         self.end_streams_of(replica);
+        self.tell_of_the_end(replica);
         self.at(self.now + wait, Event::Restart { replica });
     }
 }

@@ -47,6 +47,7 @@ impl Trace {
             Event::Actor(node) => self.all(&[14, number_of(*node)]),
             Event::Fault => self.add(15),
             Event::Operator => self.add(16),
+            Event::Gone { from, to } => self.all(&[17, *from, *to]),
         }
     }
 

@@ -61,6 +61,11 @@ pub(crate) enum Event {
         from: u64,
         to: u64,
     },
+    /// One is told, truly or not, that the other's process has ended.
+    Gone {
+        from: u64,
+        to: u64,
+    },
     Resume {
         replica: u64,
     },
@@ -277,6 +282,7 @@ impl World {
             Event::Unreachable { from, to } => {
                 self.with_host(from, |host| host.report(Report::Unreachable(to)))
             }
+            Event::Gone { from, to } => self.with_host(from, |host| host.report(Report::Gone(to))),
             Event::Flow { stream, up, flow } => self.flowed(stream, up, flow),
             Event::Ping { stream } => {
                 self.ping(stream);
@@ -309,7 +315,9 @@ impl World {
                 to: Node::Replica(replica),
                 ..
             } => *replica,
-            Event::SnapshotEnded { from, .. } | Event::Unreachable { from, .. } => *from,
+            Event::SnapshotEnded { from, .. }
+            | Event::Unreachable { from, .. }
+            | Event::Gone { from, .. } => *from,
             Event::Flow {
                 stream, up: true, ..
             } => self.streams[*stream as usize].replica,

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use trimtab_proto::v1 as wire;
+use wire::register_many_result::Result as Said;
 use wire::registration_server::Registration;
 
 use crate::testing::discovery::Answers;
@@ -27,6 +28,22 @@ impl Registration for FakeRegistrations {
         let request = request.into_inner();
         let registered = self.0.tell(|state| state.register(request));
         registered.map(Response::new)
+    }
+
+    async fn register_many(
+        &self,
+        request: Request<wire::RegisterManyRequest>,
+    ) -> Result<Response<wire::RegisterManyResponse>, Status> {
+        let requests = request.into_inner().requests;
+        let results = requests.into_iter().map(|request| {
+            let registered = self.0.tell(|state| state.register(request));
+            let result = registered.map_or_else(refused, Said::Registered);
+            wire::RegisterManyResult {
+                result: Some(result),
+            }
+        });
+        let results = results.collect();
+        Ok(Response::new(wire::RegisterManyResponse { results }))
     }
 
     type RenewStream = Answers<wire::RenewResponse>;
@@ -66,4 +83,11 @@ impl Registration for FakeRegistrations {
         let revision = self.0.tell(|state| state.deregister(&request));
         Ok(Response::new(wire::DeregisterResponse { revision }))
     }
+}
+
+fn refused(status: Status) -> Said {
+    Said::Refused(wire::RegisterRefusal {
+        code: status.code() as u32,
+        message: status.message().to_owned(),
+    })
 }

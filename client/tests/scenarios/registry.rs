@@ -362,6 +362,13 @@ impl Registration for Service {
         }))
     }
 
+    async fn register_many(
+        &self,
+        _: Request<wire::RegisterManyRequest>,
+    ) -> Result<Response<wire::RegisterManyResponse>, Status> {
+        Err(Status::unimplemented("not for this test"))
+    }
+
     async fn renew(
         &self,
         request: Request<Streaming<wire::RenewRequest>>,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize};
 
+use crate::interner::Shared;
 use crate::invalid::Invalid;
 use crate::name::{Address, GroupName, InstanceId, ServiceName, Zone};
 use crate::revision::Revision;
@@ -156,9 +158,12 @@ impl From<Ttl> for u64 {
 
 /// What an instance tells callers about itself, as pairs in the order of
 /// their keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+///
+/// One piece of text: before each key and each value stands the character
+/// whose number is its length in bytes.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
-pub struct Metadata(Option<Arc<BTreeMap<String, String>>>);
+pub struct Metadata(Option<Arc<str>>);
 
 impl Metadata {
     /// Checks sizes and counts.
@@ -168,24 +173,57 @@ impl Metadata {
     /// longer than 512 bytes, or more than 4 KiB in all.
     pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, Invalid> {
         check_metadata(&pairs)?;
-        Ok(Self((!pairs.is_empty()).then(|| Arc::new(pairs))))
+        if pairs.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut text = String::new();
+        for part in pairs.iter().flat_map(|(key, value)| [key, value]) {
+            // Every length that is allowed is a character's number.
+            let length = u32::try_from(part.len()).ok().and_then(char::from_u32);
+            text.extend(length);
+            text.push_str(part);
+        }
+        Ok(Self(Some(text.into())))
     }
 
     /// The pairs, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .flat_map(|pairs| pairs.iter())
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        let mut rest = self.0.as_deref().unwrap_or_default();
+        let mut next = move || {
+            let mut characters = rest.chars();
+            let length = characters.next()? as usize;
+            let (part, after) = characters.as_str().split_at_checked(length)?;
+            rest = after;
+            Some(part)
+        };
+        std::iter::from_fn(move || Some((next()?, next()?)))
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Shared for Metadata {
+    fn is_shared(&self) -> bool {
+        self.0.as_ref().is_some_and(|it| Arc::strong_count(it) > 1)
     }
 }
 
 impl Serialize for Metadata {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Some(pairs) => pairs.serialize(serializer),
-            None => BTreeMap::<&str, &str>::new().serialize(serializer),
+        let mut map = serializer.serialize_map(Some(self.iter().count()))?;
+        for (key, value) in self.iter() {
+            map.serialize_entry(key, value)?;
         }
+        map.end()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod event;
 pub mod group;
 pub mod history;
 pub mod instance;
+mod interner;
 mod invalid;
 mod judgement;
 pub mod name;

@@ -1,5 +1,6 @@
 //! Names, ids and addresses, checked once and valid ever after.
 
+use crate::interner::Shared;
 use crate::text::checked_text;
 
 /// The longest service or group name, in bytes: a DNS label's length.
@@ -59,6 +60,12 @@ checked_text!(
     "address",
     check_address
 );
+
+impl Shared for Zone {
+    fn is_shared(&self) -> bool {
+        std::sync::Arc::strong_count(&self.0) > 1
+    }
+}
 
 impl Default for Zone {
     fn default() -> Self {

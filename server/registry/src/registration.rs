@@ -20,6 +20,7 @@ use crate::text::{Actor, Reason, RequestId};
 impl Registry {
     pub(crate) fn register(&mut self, at: Position, asked: &Register) -> Result<Done, Rejection> {
         let forget = self.check_registration(asked)?;
+        let spec = self.shared(&asked.instance);
         let service = self.service_or_new(&asked.service);
         if let Some(group) = forget {
             service.groups.remove(&group);
@@ -31,7 +32,7 @@ impl Registry {
             events.push(Event::LeaseEnded { key });
         }
         let instance = Instance {
-            spec: asked.instance.clone(),
+            spec,
             lease: at.revision(),
             ttl: asked.ttl,
             suspect_since: None,

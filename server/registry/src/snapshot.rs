@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::FORMAT_VERSION;
 use crate::bounds::{GROUPS_MAX, HISTORY_MAX, INSTANCES_MAX, SERVICES_MAX};
 use crate::instance::Instance;
+use crate::interner::Interner;
 use crate::name::ServiceName;
 use crate::record::ServiceRecord;
 use crate::revision::{Position, Revision};
@@ -112,8 +113,9 @@ fn restore(record: ServiceRecord) -> Result<Service, String> {
             return Err(format!("group {name} is in it twice"));
         }
     }
+    let mut interner = Interner::default();
     for instance in record.instances {
-        restore_instance(&mut service, instance)?;
+        restore_instance(&mut service, instance, &mut interner)?;
     }
     service.route = record.route;
     service.route_revision = record.route_revision;
@@ -123,13 +125,19 @@ fn restore(record: ServiceRecord) -> Result<Service, String> {
     Ok(service)
 }
 
-fn restore_instance(service: &mut Service, mut instance: Arc<Instance>) -> Result<(), String> {
+fn restore_instance(
+    service: &mut Service,
+    mut instance: Arc<Instance>,
+    interner: &mut Interner,
+) -> Result<(), String> {
     let id = instance.id().clone();
     let Some(group) = service.groups.get(instance.group()) else {
         return Err(format!("instance {id} has no group {}", instance.group()));
     };
     // All instances of a group share the text of its name, as before.
-    Arc::make_mut(&mut instance).spec.group = group.name.clone();
+    let spec = &mut Arc::make_mut(&mut instance).spec;
+    spec.group = group.name.clone();
+    interner.share(spec);
     match service.instances.insert(id.clone(), instance) {
         None => Ok(()),
         Some(_) => Err(format!("instance {id} is in it twice")),

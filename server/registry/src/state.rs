@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::command::Command;
 use crate::event::Event;
+use crate::instance::InstanceSpec;
+use crate::interner::Interner;
 use crate::name::ServiceName;
 use crate::outcome::{Applied, Outcome};
 use crate::revision::Position;
@@ -17,6 +19,7 @@ use crate::view::ServiceView;
 pub struct Registry {
     applied: Position,
     services: BTreeMap<ServiceName, Arc<Service>>,
+    interner: Interner,
 }
 
 impl Registry {
@@ -107,7 +110,19 @@ impl Registry {
     /// does not read.
     pub fn restore(snapshot: Snapshot) -> Result<Self, SnapshotError> {
         let (applied, services) = snapshot.check()?;
-        Ok(Self { applied, services })
+        let interner = Interner::default();
+        Ok(Self {
+            applied,
+            services,
+            interner,
+        })
+    }
+
+    /// The same, in memory that instances share who say alike.
+    pub(crate) fn shared(&mut self, spec: &InstanceSpec) -> InstanceSpec {
+        let mut spec = spec.clone();
+        self.interner.share(&mut spec);
+        spec
     }
 
     pub(crate) fn service_mut(&mut self, name: &ServiceName) -> Option<&mut Service> {

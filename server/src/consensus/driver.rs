@@ -68,9 +68,8 @@ impl<O: Observer> Driver<O> {
         let more = first.is_some();
         let rest = iter::from_fn(|| more.then(|| waiting.try_recv().ok())?);
         let inputs = first.into_iter().chain(rest).inspect(|input| {
-            if input.is_callers() {
-                self.shared.caller_inputs.fetch_sub(1, Ordering::Relaxed);
-            }
+            let waiting = &self.shared.caller_inputs;
+            waiting.fetch_sub(input.weight(), Ordering::Relaxed);
         });
         let ticks = self.ticker.due(Instant::now());
         self.engine.round(inputs, ticks)

@@ -78,6 +78,7 @@ pub struct Engine<S, O, C> {
 /// What one round gathered.
 #[derive(Default)]
 struct Gathered {
+    judgements: Vec<(Bytes, Reply<Answer>)>,
     proposals: Vec<(Bytes, Reply<Answer>)>,
     proposed_bytes: usize,
     reads: Vec<Reply<u64>>,
@@ -218,7 +219,16 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 break;
             }
         }
-        self.propose(gathered.proposals);
+        self.propose(gathered.judgements);
+        match self.pending.room_for(gathered.proposals.len()) {
+            Ok(()) => self.propose(gathered.proposals),
+            Err(error) => {
+                for (_, reply) in gathered.proposals {
+                    // Whoever asked may have given up.
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
         if let Some(read) = self.pending.add_read(gathered.reads) {
             self.ask(read);
         }
@@ -238,9 +248,15 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                     self.step(from_disk, message)?;
                 }
             }
+            Input::Judgement(command, reply) => gathered.judgements.push((command, reply)),
             Input::Propose(command, reply) => {
                 gathered.proposed_bytes += command.len();
                 gathered.proposals.push((command, reply));
+            }
+            Input::ProposeMany(proposals) => {
+                let bytes = proposals.iter().map(|(command, _)| command.len());
+                gathered.proposed_bytes += bytes.sum::<usize>();
+                gathered.proposals.extend(proposals);
             }
             Input::Read(reply) => gathered.reads.push(reply),
             Input::AwaitApplied(index, reply) => {
@@ -260,6 +276,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             Input::Query(query) => query(self.registry()),
             Input::Encoded(encoded) => self.take_encoded(encoded)?,
             Input::Report(Report::Unreachable(peer)) => self.replica.report_unreachable(peer),
+            Input::Report(Report::Gone(peer)) => self.replica.report_gone(peer),
             Input::Report(Report::SnapshotEnded { peer, arrived }) => {
                 self.replica.report_snapshot(peer, arrived);
             }
@@ -282,21 +299,14 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         }
     }
 
-    /// Proposes all of a round's commands as one.
+    /// Proposes commands of a round as one.
     fn propose(&mut self, proposals: Vec<(Bytes, Reply<Answer>)>) {
         let mut commands = Vec::with_capacity(proposals.len());
         let mut replies = Vec::with_capacity(proposals.len());
         for (command, reply) in proposals {
-            match self.pending.next_proposal(replies.len()) {
-                Ok(id) => {
-                    commands.push((id, command));
-                    replies.push((id, reply));
-                }
-                Err(error) => {
-                    // Whoever asked may have given up.
-                    let _ = reply.send(Err(error));
-                }
-            }
+            let id = self.pending.next_proposal();
+            commands.push((id, command));
+            replies.push((id, reply));
         }
         let refused = self.replica.propose(commands).err();
         for (id, reply) in replies {
@@ -310,7 +320,8 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
     }
 
     fn change(&mut self, change: &Change, reply: Reply<Option<u64>>) {
-        let taken = self.pending.next_proposal(0).and_then(|mark| {
+        let taken = self.pending.room_for(1).and_then(|()| {
+            let mark = self.pending.next_proposal();
             let proposed = self.replica.propose_change(mark, change);
             proposed.map(|it| (mark, it)).map_err(|error| match error {
                 ChangeError::NotLeader => self.refusal(NotProposed::NotLeader),

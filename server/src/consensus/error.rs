@@ -60,6 +60,14 @@ pub enum ProposeError {
         /// The bound.
         max: usize,
     },
+    /// So many commands are not taken together; nothing was done.
+    #[error("{count} changes were given together, at most {max} are taken; split them")]
+    TooMany {
+        /// How many there were.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
     /// The bytes of a forwarded command or result cannot be read.
     #[error(transparent)]
     Unreadable(#[from] EntryError),

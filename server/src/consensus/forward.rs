@@ -36,9 +36,9 @@ pub fn to_status(error: &ProposeError) -> Status {
         | ProposeError::Stopped { .. } => (Code::Unavailable, UNAVAILABLE),
         ProposeError::Unknown { .. } => (Code::Aborted, UNKNOWN),
         ProposeError::Overloaded { .. } => (Code::ResourceExhausted, OVERLOADED),
-        ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) => {
-            (Code::InvalidArgument, REFUSED)
-        }
+        ProposeError::TooLarge { .. }
+        | ProposeError::TooMany { .. }
+        | ProposeError::Unreadable(_) => (Code::InvalidArgument, REFUSED),
         // A rejection is a result, and changes of members do not come this way;
         // this keeps the match whole.
         ProposeError::Rejected(_) | ProposeError::Members(_) => (Code::FailedPrecondition, REFUSED),
@@ -48,6 +48,12 @@ pub fn to_status(error: &ProposeError) -> Status {
         .metadata_mut()
         .insert(KEY, tonic::metadata::MetadataValue::from_static(name));
     status
+}
+
+/// Whether it says that a proposal was taken, and what became of it is not
+/// known.
+pub(super) fn is_not_known(error: &ProposeError) -> bool {
+    matches!(error, ProposeError::Unknown { .. })
 }
 
 /// What a failed forward means for the one who asked.

@@ -49,6 +49,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const CALLER_INPUTS_MAX: usize = 3_072;
 
 mod deliver;
+pub mod many;
 mod members;
 
 pub use deliver::Receiver;
@@ -121,7 +122,7 @@ impl Handle {
         loop {
             let leader = self.await_leader(deadline).await?;
             if leader == self.id() {
-                match self.submit(bytes.clone()).await {
+                match self.submit(Input::Propose, bytes.clone()).await {
                     Ok(answer) => return answer.result.map_err(ProposeError::Rejected),
                     Err(ProposeError::NotLeader { .. }) => {}
                     Err(error) => return Err(error),
@@ -134,6 +135,21 @@ impl Handle {
             }
             sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Has the leader's judgement of leases taken before whatever callers have
+    /// proposed, if this replica still leads: what keeps the living registered
+    /// does not wait behind, and is not turned away with, those who come.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose_here`]. It is made again in time.
+    pub async fn propose_judgement(&self, command: &Command) -> Result<Outcome, ProposeError> {
+        let bytes = encode_command(command)?;
+        check_size(&bytes)?;
+        decode_command(&bytes)?;
+        let answer = self.submit(Input::Judgement, bytes).await?;
+        answer.result.map_err(ProposeError::Rejected)
     }
 
     /// What a command would do now, on a state no older than this call.
@@ -169,7 +185,7 @@ impl Handle {
             let result = self.query(move |registry| registry.plan(&readable)).await?;
             return Ok((index, encode_result(&result)?));
         }
-        let answer = self.submit(command).await?;
+        let answer = self.submit(Input::Propose, command).await?;
         Ok((answer.index, encode_result(&answer.result)?))
     }
 
@@ -219,19 +235,18 @@ impl Handle {
     }
 
     /// Proposes to this replica's own Raft and waits for the end.
-    async fn submit(&self, command: Bytes) -> Result<Answer, ProposeError> {
+    async fn submit(
+        &self,
+        input: impl FnOnce(Bytes, Reply<Answer>) -> Input,
+        command: Bytes,
+    ) -> Result<Answer, ProposeError> {
         let (reply, answer): (Reply<Answer>, _) = oneshot::channel();
-        self.queue(Input::Propose(command, reply))?;
+        self.queue(input(command, reply))?;
         match timeout(OUTCOME_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
             // Dropped unanswered: it was never taken from the queue.
             Ok(Err(_)) => Err(self.stopped()),
-            Err(_) => Err(ProposeError::Unknown {
-                reason: format!(
-                    "it was not committed within {} s",
-                    OUTCOME_TIMEOUT.as_secs()
-                ),
-            }),
+            Err(_) => Err(not_in_time()),
         }
     }
 
@@ -292,13 +307,15 @@ impl Handle {
 
     fn queue(&self, input: Input) -> Result<(), ProposeError> {
         let waiting = &self.inner.shared.caller_inputs;
-        let queued = if waiting.fetch_add(1, Ordering::Relaxed) < CALLER_INPUTS_MAX {
+        let weight = input.weight();
+        let before = waiting.fetch_add(weight, Ordering::Relaxed);
+        let queued = if before + weight <= CALLER_INPUTS_MAX {
             self.inner.inputs.try_send(input)
         } else {
             Err(TrySendError::Full(input))
         };
         queued.map_err(|error| {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            waiting.fetch_sub(weight, Ordering::Relaxed);
             match error {
                 TrySendError::Full(_) => ProposeError::Overloaded {
                     reason: "this replica has too many requests waiting".to_owned(),
@@ -330,6 +347,15 @@ impl Handle {
         ProposeError::Unavailable {
             reason: self.inner.reach.describe(&status, &self.inner.peers).await,
         }
+    }
+}
+
+fn not_in_time() -> ProposeError {
+    ProposeError::Unknown {
+        reason: format!(
+            "it was not committed within {} s",
+            OUTCOME_TIMEOUT.as_secs()
+        ),
     }
 }
 

@@ -23,6 +23,21 @@ pub struct Answer {
     pub result: Result<Outcome, Rejection>,
 }
 
+/// An answer and who waits for it.
+#[derive(Debug)]
+pub struct Told {
+    pub(super) reply: Reply<Answer>,
+    pub(super) answer: Answer,
+}
+
+impl Told {
+    /// Tells it.
+    pub fn tell(self) {
+        // Whoever asked may have given up.
+        let _ = self.reply.send(Ok(self.answer));
+    }
+}
+
 /// What an engine is asked to do.
 pub enum Input {
     /// A peer's messages, checked and converted by
@@ -35,6 +50,11 @@ pub enum Input {
     },
     /// A command, encoded.
     Propose(Bytes, Reply<Answer>),
+    /// A judgement of leases, encoded: taken before the callers' proposals,
+    /// and however many of these wait.
+    Judgement(Bytes, Reply<Answer>),
+    /// Commands to be taken together or not at all, and answered one by one.
+    ProposeMany(Vec<(Bytes, Reply<Answer>)>),
     /// A linearizable read: answered with an applied index.
     Read(Reply<u64>),
     /// Tell when this index is applied. Dropped when that cannot be told.
@@ -58,18 +78,22 @@ pub enum Input {
 }
 
 impl Input {
-    /// Whether it counts against the callers' share of the queue.
-    pub(super) fn is_callers(&self) -> bool {
+    /// What it counts against the callers' share of the queue.
+    pub(super) fn weight(&self) -> usize {
         match self {
+            Self::ProposeMany(proposals) => proposals.len(),
             Self::Propose(..)
             | Self::Read(_)
             | Self::AwaitApplied(..)
             | Self::Query(_)
             | Self::Change(..)
-            | Self::HandOver(..) => true,
-            Self::Step { .. } | Self::Report(_) | Self::Encoded(_) | Self::Removed | Self::Stop => {
-                false
-            }
+            | Self::HandOver(..) => 1,
+            Self::Judgement(..)
+            | Self::Step { .. }
+            | Self::Report(_)
+            | Self::Encoded(_)
+            | Self::Removed
+            | Self::Stop => 0,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use trimtab_proto::internal::v1::{HardState, Message, Snapshot};
 
+use super::input::Told;
 use super::membership::{Member, Membership};
 use crate::peers::Contact;
 use crate::peers::line::Lines;
@@ -93,6 +94,11 @@ pub trait Carrier {
 
     /// The members are these now: their addresses and data directories.
     fn follow(&mut self, membership: &Membership);
+
+    /// Brings answers to those who wait for them in this process.
+    fn tell(&mut self, answers: Vec<Told>) {
+        answers.into_iter().for_each(Told::tell);
+    }
 }
 
 impl Carrier for Lines {
@@ -106,5 +112,11 @@ impl Carrier for Lines {
             disk_id: member.disk_id,
         };
         Lines::follow(self, membership.iter().map(|(id, it)| (id, contact(it))));
+    }
+
+    fn tell(&mut self, answers: Vec<Told>) {
+        Lines::on_the_runtime(self, answers.len(), move || {
+            answers.into_iter().for_each(Told::tell);
+        });
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::batch::Decided;
 use super::entry::ProposalId;
 use super::error::ProposeError;
-use super::input::{Answer, Reply};
+use super::input::{Answer, Reply, Told};
 
 /// Proposals accepted and not yet decided. More than a round takes several
 /// times over; a cluster that is further behind is better told so.
@@ -59,19 +59,23 @@ impl Pending {
         }
     }
 
-    /// Room for one proposal more than `others` that are being made with it,
-    /// and the mark it will carry.
-    pub(super) fn next_proposal(&mut self, others: usize) -> Result<ProposalId, ProposeError> {
-        if self.proposals.len() + others >= PROPOSALS_MAX {
-            return Err(ProposeError::Overloaded {
-                reason: format!("{PROPOSALS_MAX} changes are waiting to be committed"),
-            });
+    /// Whether so many proposals more may wait.
+    pub(super) fn room_for(&self, proposals: usize) -> Result<(), ProposeError> {
+        if self.proposals.len() + proposals <= PROPOSALS_MAX {
+            return Ok(());
         }
+        Err(ProposeError::Overloaded {
+            reason: format!("{PROPOSALS_MAX} changes are waiting to be committed"),
+        })
+    }
+
+    /// The mark that the next proposal will carry.
+    pub(super) fn next_proposal(&mut self) -> ProposalId {
         self.last_sequence += 1;
-        Ok(ProposalId {
+        ProposalId {
             incarnation: self.incarnation,
             sequence: self.last_sequence,
-        })
+        }
     }
 
     /// The proposal was accepted; `reply` waits for its end.
@@ -95,18 +99,18 @@ impl Pending {
         }
     }
 
-    /// A proposal of some replica came to its end.
-    pub(super) fn decide(&mut self, decided: Decided) {
+    /// A proposal of some replica came to its end: what to tell whom, if it
+    /// was made here.
+    pub(super) fn decide(&mut self, decided: Decided) -> Option<Told> {
         if decided.id.incarnation != self.incarnation {
-            return;
+            return None;
         }
-        if let Some(reply) = self.proposals.remove(&decided.id.sequence) {
-            // Whoever asked may have given up.
-            let _ = reply.send(Ok(Answer {
-                index: decided.index,
-                result: decided.result,
-            }));
-        }
+        let reply = self.proposals.remove(&decided.id.sequence)?;
+        let answer = Answer {
+            index: decided.index,
+            result: decided.result,
+        };
+        Some(Told { reply, answer })
     }
 
     /// What becomes of accepted proposals cannot be known here any more.

@@ -33,10 +33,12 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 const TRAILING_BYTES_MAX: u64 = 16 << 20;
 
 mod changes;
+mod orphaned;
 mod rounds;
 mod snapshots;
 
 use changes::Unsettled;
+use orphaned::Orphaned;
 use snapshots::read_snapshot;
 
 /// One replica: Raft, its log, and what the log makes: registry and members.
@@ -65,6 +67,8 @@ pub struct Replica {
     /// A change of members that this leader has applied and the others may not
     /// know of.
     unsettled: Option<Unsettled>,
+    /// The leader it followed has gone, and no other was found yet.
+    orphaned: Option<Orphaned>,
     round: Option<Round>,
     /// As last reported.
     standing: Standing,
@@ -121,6 +125,7 @@ impl Replica {
             held: Vec::new(),
             owes_commit: false,
             unsettled: None,
+            orphaned: None,
             round: None,
             standing,
             log_bytes_since_snapshot,
@@ -134,6 +139,7 @@ impl Replica {
     pub fn tick(&mut self) {
         self.hearing.tick();
         self.node.tick();
+        self.tick_orphaned();
     }
 
     /// Asks for votes now.

@@ -2,5 +2,6 @@
 
 mod alone;
 mod cluster;
+mod crowd;
 mod lost_leases;
 mod recorder;

@@ -14,8 +14,9 @@ use tonic::{Request, Response, Status, Streaming};
 use trimtab_proto::internal::v1::peer_server::{Peer, PeerServer};
 use trimtab_proto::internal::v1::{
     InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
-    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
-    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    ObserveRequest, ObserveResponse, ProposeManyRequest, ProposeManyResponse, ProposeRequest,
+    ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest, RenewLeasesResponse,
+    ReplicaStatusRequest, ReplicaStatusResponse,
 };
 
 use crate::peers::protocol;
@@ -131,6 +132,13 @@ impl Peer for Asked {
         &self,
         _: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
+        Err(not_yet(&self.words))
+    }
+
+    async fn propose_many(
+        &self,
+        _: Request<ProposeManyRequest>,
+    ) -> Result<Response<ProposeManyResponse>, Status> {
         Err(not_yet(&self.words))
     }
 

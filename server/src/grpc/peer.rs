@@ -8,9 +8,9 @@ use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::peer_server::Peer;
 use trimtab_proto::internal::v1::{
     InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
-    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
-    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse, Voter,
-    WatcherState,
+    ObserveRequest, ObserveResponse, ProposeManyRequest, ProposeManyResponse, ProposeRequest,
+    ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest, RenewLeasesResponse,
+    ReplicaStatusRequest, ReplicaStatusResponse, Voter, WatcherState,
 };
 use trimtab_registry::command::SERVICES_PER_CHANGE_MAX;
 use trimtab_registry::instance::LeaseKey;
@@ -121,6 +121,17 @@ impl Peer for PeerService {
             applied_index,
             result,
         }))
+    }
+
+    async fn propose_many(
+        &self,
+        request: Request<ProposeManyRequest>,
+    ) -> Result<Response<ProposeManyResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(request.cluster_id)?;
+        let proposed = self.context.handle.propose_many_here(request.commands);
+        let results = proposed.await.map_err(|error| forward::to_status(&error))?;
+        Ok(Response::new(ProposeManyResponse { results }))
     }
 
     async fn renew_leases(

@@ -1,28 +1,27 @@
 //! `trimtab.v1.Registration`: instances come, renew and leave.
 
-use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
+use trimtab_proto::v1::register_many_result::Result as Said;
 use trimtab_proto::v1::registration_server::Registration;
 use trimtab_proto::v1::{
-    DeregisterRequest, DeregisterResponse, LeaseRef, RegisterRequest, RegisterResponse,
-    RenewRequest, RenewResponse, SetStatusRequest, SetStatusResponse,
+    DeregisterRequest, DeregisterResponse, RegisterManyRequest, RegisterManyResponse,
+    RegisterManyResult, RegisterRefusal, RegisterRequest, RegisterResponse, RenewRequest,
+    RenewResponse, SetStatusRequest, SetStatusResponse,
 };
 use trimtab_registry::command::{Command, Deregister};
-use trimtab_registry::instance::LeaseKey;
+use trimtab_registry::instance::Ttl;
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::Invalid;
 
 use super::context::Context;
+use super::session::Session;
 use super::status::{of_invalid, of_propose_error, unexpected_outcome};
+use crate::consensus::handle::many::COMMANDS_MAX;
 use crate::convert;
-use crate::renewals::StreamId;
-
-/// Leases in one renewal: what one process can be expected to hold.
-pub const LEASES_PER_RENEWAL_MAX: usize = 10_000;
 
 /// Renewals an instance may miss before its lease is over: it renews three
 /// times within a TTL.
@@ -46,6 +45,26 @@ impl RegistrationService {
     }
 }
 
+fn registered(ttl: Ttl, outcome: &Outcome) -> Result<RegisterResponse, Status> {
+    let Outcome::Registered { revision, lease } = outcome else {
+        return Err(unexpected_outcome(outcome));
+    };
+    let ttl = Duration::from_millis(ttl.as_millis());
+    Ok(RegisterResponse {
+        revision: revision.0,
+        lease: lease.0,
+        ttl: Some(convert::duration(ttl)),
+        renew_interval: Some(convert::duration(ttl / RENEWALS_PER_TTL)),
+    })
+}
+
+fn refused(status: Status) -> Said {
+    Said::Refused(RegisterRefusal {
+        code: status.code() as u32,
+        message: status.message().to_owned(),
+    })
+}
+
 type RenewStream = Pin<Box<dyn Stream<Item = Result<RenewResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -56,16 +75,51 @@ impl Registration for RegistrationService {
     ) -> Result<Response<RegisterResponse>, Status> {
         let command = convert::register(request.into_inner(), self.context.now_ms());
         let command = command.map_err(of_invalid)?;
-        let ttl = std::time::Duration::from_millis(command.ttl.as_millis());
-        match self.propose(Command::Register(command)).await? {
-            Outcome::Registered { revision, lease } => Ok(Response::new(RegisterResponse {
-                revision: revision.0,
-                lease: lease.0,
-                ttl: Some(convert::duration(ttl)),
-                renew_interval: Some(convert::duration(ttl / RENEWALS_PER_TTL)),
-            })),
-            other => Err(unexpected_outcome(&other)),
+        let ttl = command.ttl;
+        let outcome = self.propose(Command::Register(command)).await?;
+        registered(ttl, &outcome).map(Response::new)
+    }
+
+    async fn register_many(
+        &self,
+        request: Request<RegisterManyRequest>,
+    ) -> Result<Response<RegisterManyResponse>, Status> {
+        let requests = request.into_inner().requests;
+        if requests.is_empty() || requests.len() > COMMANDS_MAX {
+            let rule = "must have 1 to 1,000 entries; split the call";
+            return Err(of_invalid(Invalid::new("requests", requests.len(), rule)));
         }
+        let at_ms = self.context.now_ms();
+        let mut commands = Vec::with_capacity(requests.len());
+        // The TTL of each that is valid, and what is wrong with the others.
+        let mut checked = Vec::with_capacity(requests.len());
+        for request in requests {
+            let command = convert::register(request, at_ms).map_err(of_invalid);
+            checked.push(command.map(|command| {
+                let ttl = command.ttl;
+                commands.push(Command::Register(command));
+                ttl
+            }));
+        }
+        let outcomes = match commands.is_empty() {
+            true => Vec::new(),
+            false => {
+                (self.context.handle.propose_many(&commands).await).map_err(of_propose_error)?
+            }
+        };
+        let mut outcomes = outcomes.into_iter();
+        let results = checked.into_iter().map(|checked| {
+            let unanswered = || Status::unknown("the log does not say what became of it");
+            let result = checked.and_then(|ttl| {
+                let outcome = outcomes.next().ok_or_else(unanswered)?;
+                registered(ttl, &outcome.map_err(of_propose_error)?)
+            });
+            RegisterManyResult {
+                result: Some(result.map_or_else(refused, Said::Registered)),
+            }
+        });
+        let results = results.collect();
+        Ok(Response::new(RegisterManyResponse { results }))
     }
 
     type RenewStream = RenewStream;
@@ -110,115 +164,5 @@ impl Registration for RegistrationService {
             })),
             other => Err(unexpected_outcome(&other)),
         }
-    }
-}
-
-/// One open renewal stream. Dropped when its process is gone; then the
-/// leases it renewed are reported, unless it was this replica that left.
-struct Session {
-    context: Context,
-    requests: Streaming<RenewRequest>,
-    id: StreamId,
-    /// Each lease by itself and how the wire names it.
-    leases: HashMap<LeaseKey, LeaseRef>,
-    told_to_retire: HashSet<LeaseKey>,
-    retirements: watch::Receiver<u64>,
-    ended: bool,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let leases = self.leases.drain().map(|(key, _)| key).collect();
-        let broken = !self.ended && !self.context.stop.is_cancelled();
-        self.context.renewals.close_stream(self.id, leases, broken);
-    }
-}
-
-impl Session {
-    fn new(context: Context, requests: Streaming<RenewRequest>) -> Session {
-        Session {
-            id: context.renewals.open_stream(),
-            retirements: context.renewals.retirements(),
-            context,
-            requests,
-            leases: HashMap::new(),
-            told_to_retire: HashSet::new(),
-            ended: false,
-        }
-    }
-
-    /// The next answer; `None` when the stream has ended.
-    async fn next(&mut self) -> Option<Result<RenewResponse, Status>> {
-        if self.ended {
-            return None;
-        }
-        let stop = self.context.stop.clone();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => {
-                    self.ended = true;
-                    return Some(Ok(RenewResponse { going_away: true, ..RenewResponse::default() }));
-                }
-                request = self.requests.message() => {
-                    let Ok(Some(request)) = request else { return None };
-                    let answer = self.renew(request).await;
-                    self.ended = answer.is_err();
-                    return Some(answer);
-                }
-                Ok(()) = self.retirements.changed() => {
-                    let retire = self.newly_retiring();
-                    if !retire.is_empty() {
-                        return Some(Ok(RenewResponse { retire, ..RenewResponse::default() }));
-                    }
-                }
-            }
-        }
-    }
-
-    async fn renew(&mut self, request: RenewRequest) -> Result<RenewResponse, Status> {
-        if request.leases.len() > LEASES_PER_RENEWAL_MAX {
-            return Err(of_invalid(Invalid::new(
-                "leases",
-                request.leases.len(),
-                "must have at most 10,000 entries; split the renewal",
-            )));
-        }
-        let mut keys = Vec::with_capacity(request.leases.len());
-        for lease in request.leases {
-            let key = convert::lease_key(&lease).map_err(of_invalid)?;
-            keys.push(key.clone());
-            self.leases.insert(key, lease);
-        }
-        if self.leases.len() > LEASES_PER_RENEWAL_MAX {
-            return Err(Status::resource_exhausted(format!(
-                "a renewal stream holds at most {LEASES_PER_RENEWAL_MAX} leases; open another one"
-            )));
-        }
-        let handle = self.context.handle.clone();
-        let renewals = &self.context.renewals;
-        let renewed = renewals.renew(&handle, self.id, keys).await;
-        let lost = renewed
-            .map_err(|error| Status::unavailable(error.to_string()))?
-            .into_iter()
-            .filter_map(|key| {
-                self.told_to_retire.remove(&key);
-                self.leases.remove(&key)
-            })
-            .collect();
-        Ok(RenewResponse {
-            lost,
-            retire: self.newly_retiring(),
-            going_away: false,
-        })
-    }
-
-    /// Leases of groups that are torn down, each told once.
-    fn newly_retiring(&mut self) -> Vec<LeaseRef> {
-        let retiring = self.context.renewals.retiring(self.leases.keys());
-        retiring
-            .into_iter()
-            .filter(|key| self.told_to_retire.insert(key.clone()))
-            .filter_map(|key| self.leases.get(&key).cloned())
-            .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The one table from what went wrong inside to what a caller is told.
 
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use trimtab_registry::outcome::Outcome;
 use trimtab_registry::rejection::{Invalid, Rejection};
@@ -7,6 +8,13 @@ use trimtab_registry::rejection::{Invalid, Rejection};
 use crate::consensus::change::{ChangeError, HandOverError};
 use crate::consensus::error::{DeliverError, ProposeError};
 use crate::consensus::transfer::TransferError;
+
+/// When a request that was not taken for want of room may be made again: the
+/// trailer that gRPC has for it, which stock clients with retries obey too.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// What waits when a replica takes no more is done well within this.
+const RETRY_AFTER_MS: &str = "200";
 
 /// A value that breaks a rule.
 pub(crate) fn of_invalid(invalid: Invalid) -> Status {
@@ -43,11 +51,16 @@ pub(crate) fn of_propose_error(error: ProposeError) -> Status {
         // Not UNAVAILABLE: who repeats it must know that it may have happened.
         ProposeError::Unknown { .. } => Code::Unknown,
         ProposeError::Overloaded { .. } => Code::ResourceExhausted,
-        ProposeError::TooLarge { .. } => Code::InvalidArgument,
+        ProposeError::TooLarge { .. } | ProposeError::TooMany { .. } => Code::InvalidArgument,
         ProposeError::Unreadable(_) => Code::Internal,
         ProposeError::Members(refused) => of_change_error(refused),
     };
-    Status::new(code, error.to_string())
+    let mut status = Status::new(code, error.to_string());
+    if matches!(error, ProposeError::Overloaded { .. }) {
+        let after = MetadataValue::from_static(RETRY_AFTER_MS);
+        status.metadata_mut().insert(PUSHBACK, after);
+    }
+    status
 }
 
 fn of_change_error(error: &ChangeError) -> Code {

@@ -1,21 +1,30 @@
 //! Lease time: how long this process has been awake to hear renewals.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// A moment in lease time: how long a [`LeaseClock`] has run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeaseTime(Duration);
+/// A moment in lease time: how long a [`LeaseClock`] has run, in nanoseconds
+/// and one, so that leaving it out takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseTime(NonZeroU64);
+
+impl Default for LeaseTime {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
 
 impl LeaseTime {
     /// So much later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
     }
 
     /// How long after `earlier` it is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 

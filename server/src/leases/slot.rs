@@ -1,5 +1,6 @@
 //! One lease: what is known of it, and what comes of that at a given time.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use trimtab_registry::name::Zone;
@@ -13,7 +14,7 @@ use super::ward::{Counted, Heard, Pen};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reign {
     /// Tells reigns apart that begin at the same lease time.
-    pub(crate) number: u64,
+    pub(crate) number: u32,
     /// When it began; while following, when it last led.
     pub(crate) since: LeaseTime,
 }
@@ -30,9 +31,10 @@ pub(crate) struct Granted {
 /// What the leader remembers of one lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    ttl: Duration,
+    /// In milliseconds.
+    ttl_ms: u32,
     /// The reign that the rest was noted in.
-    reign: u64,
+    reign: u32,
     /// The last renewal.
     renewed: LeaseTime,
     heard: Heard,
@@ -41,8 +43,8 @@ pub(crate) struct Slot {
     leaving: bool,
     /// When its stream broke, if no renewal came since.
     broken: Option<LeaseTime>,
-    /// Since when it is SUSPECT, as applied.
-    suspect_since: Option<Revision>,
+    /// Since when it is SUSPECT, as applied: no revision is 0.
+    suspect_since: Option<NonZeroU64>,
     /// It is SUSPECT but was renewed since.
     returned: bool,
     /// It was judged to be SUSPECT, which may not have been applied yet, and
@@ -86,14 +88,14 @@ impl Slot {
     /// A lease that counts as renewed `now`.
     pub(crate) fn new(now: LeaseTime, reign: Reign, granted: Granted) -> Self {
         Self {
-            ttl: granted.ttl,
+            ttl_ms: u32::try_from(granted.ttl.as_millis()).unwrap_or(u32::MAX),
             reign: reign.number,
             renewed: now,
             heard: Heard::Granted,
             zone: granted.zone,
             leaving: granted.leaving,
             broken: None,
-            suspect_since: granted.suspect_since,
+            suspect_since: granted.suspect_since.and_then(number_of),
             returned: false,
             doubted: false,
             due: None,
@@ -116,7 +118,7 @@ impl Slot {
     }
 
     pub(crate) fn ttl(&self) -> Duration {
-        self.ttl
+        Duration::from_millis(u64::from(self.ttl_ms))
     }
 
     /// Its removal was let through.
@@ -197,7 +199,7 @@ impl Slot {
     }
 
     pub(crate) fn suspected(&mut self, since: Revision) {
-        self.suspect_since = Some(since);
+        self.suspect_since = number_of(since);
         self.returned = self.judged.take().is_some() && self.renewed_since_judged;
         self.doubted = false;
     }
@@ -221,9 +223,12 @@ impl Slot {
         }
         let (deadline, then) = match self.suspect_since {
             Some(_) if self.returned => return Next::Revive,
-            Some(since) => (self.renewed.after(self.ttl), Next::Expire(since)),
+            Some(since) => {
+                let since = Revision(since.get());
+                (self.renewed.after(self.ttl()), Next::Expire(since))
+            }
             None => {
-                let silent = self.renewed.after(self.ttl.saturating_mul(2) / 3);
+                let silent = self.renewed.after(self.ttl() * 2 / 3);
                 let broken = self.broken.map(|at| at.after(settings.break_grace));
                 (broken.map_or(silent, |at| at.min(silent)), Next::Suspect)
             }
@@ -234,4 +239,8 @@ impl Slot {
             then
         }
     }
+}
+
+fn number_of(revision: Revision) -> Option<NonZeroU64> {
+    NonZeroU64::new(revision.0)
 }

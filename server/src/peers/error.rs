@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
-use tonic::{ConnectError, Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::protocol::UnknownProtocol;
 
@@ -73,6 +73,11 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Whether the peer's version does not know what it was asked.
+    pub fn is_unimplemented(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::Unimplemented)
+    }
+
     /// Whether the peer surely never saw the request.
     pub fn happened_not(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Lost { .. })

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use trimtab_proto::internal::v1::{Message, RaftRequest};
 
 use super::error::{PeerError, classify};
+use super::knock::is_deserted;
 use super::protocol::PROTOCOL;
 use super::{Contact, Own, Peer, Peers, Report, snapshot};
 
@@ -49,6 +50,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long to wait before telling again of a snapshot's end.
 const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// So few tasks are woken as fast from outside of the runtime.
+const WOKEN_HERE_MAX: usize = 1;
 
 /// Told of lost messages and ended snapshots; true when it took the report.
 pub(super) type Reports = Arc<dyn Fn(Report) -> bool + Send + Sync>;
@@ -109,6 +113,17 @@ impl Lines {
         }
         if line.messages.try_send(message).is_err() {
             (self.reports)(Report::Unreachable(id));
+        }
+    }
+
+    /// Wakes `tasks` tasks. From a thread outside of the runtime each costs a
+    /// system call, or waits for a lock that all threads share; from within
+    /// the first one, nothing, and what they write leaves together.
+    pub(crate) fn on_the_runtime(&self, tasks: usize, wake: impl FnOnce() + Send + 'static) {
+        if tasks > WOKEN_HERE_MAX {
+            self.peers.inner.runtime.spawn(async move { wake() });
+        } else {
+            wake();
         }
     }
 
@@ -175,6 +190,10 @@ async fn keep_open(own: Own, peer: Peer, mut waiting: mpsc::Receiver<Message>, r
             Err(broken) => broken,
         };
         reports(Report::Unreachable(peer.id));
+        // Of what could not even connect nothing was heard that would end.
+        if matches!(broken, PeerError::Lost { .. }) {
+            tokio::spawn(look_after(peer.clone(), Arc::clone(&reports)));
+        }
         if opened.elapsed() >= STREAM_SETTLED {
             backoff = BACKOFF_FIRST;
             is_reported = false;
@@ -188,6 +207,13 @@ async fn keep_open(own: Own, peer: Peer, mut waiting: mpsc::Receiver<Message>, r
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
         while waiting.try_recv().is_ok() {}
+    }
+}
+
+/// The connection to a peer broke: tells if that was the end of its process.
+async fn look_after(peer: Peer, reports: Reports) {
+    if is_deserted(&peer.contact.address).await {
+        reports(Report::Gone(peer.id));
     }
 }
 

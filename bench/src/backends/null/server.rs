@@ -19,9 +19,10 @@ use trimtab_proto::v1::discovery_server::{Discovery, DiscoveryServer};
 use trimtab_proto::v1::registration_server::{Registration, RegistrationServer};
 use trimtab_proto::v1::{
     DeregisterRequest, DeregisterResponse, Group, GroupWeight, Instance, InstanceStatus,
-    ListServicesRequest, ListServicesResponse, RegisterRequest, RegisterResponse, RenewRequest,
-    RenewResponse, ResolveRequest, ResolveResponse, Route, SetStatusRequest, SetStatusResponse,
-    Unchanged, View, ViewUpdate, WatchRequest, WatchResponse, resolve_response, watch_request,
+    ListServicesRequest, ListServicesResponse, RegisterManyRequest, RegisterManyResponse,
+    RegisterManyResult, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
+    ResolveRequest, ResolveResponse, Route, SetStatusRequest, SetStatusResponse, Unchanged, View,
+    ViewUpdate, WatchRequest, WatchResponse, register_many_result, resolve_response, watch_request,
     watch_response,
 };
 
@@ -133,6 +134,23 @@ impl Registration for Null {
             ttl,
             renew_interval: ttl,
         }))
+    }
+
+    async fn register_many(
+        &self,
+        request: Request<RegisterManyRequest>,
+    ) -> Result<Response<RegisterManyResponse>, Status> {
+        let requests = request.into_inner().requests;
+        let results = requests.into_iter().map(|request| RegisterManyResult {
+            result: Some(register_many_result::Result::Registered(RegisterResponse {
+                revision: 1,
+                lease: 1,
+                ttl: request.ttl,
+                renew_interval: request.ttl,
+            })),
+        });
+        let results = results.collect();
+        Ok(Response::new(RegisterManyResponse { results }))
     }
 
     type RenewStream = Answers<RenewResponse>;

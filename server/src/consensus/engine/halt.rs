@@ -112,9 +112,15 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         // Whoever asked may have given up.
         match input {
             Input::Step { messages, .. } => messages.iter().for_each(|message| halt.hear(message)),
-            Input::Propose(_, reply) => {
+            Input::Propose(_, reply) | Input::Judgement(_, reply) => {
                 let leader = (halt.leader_id != 0).then_some(halt.leader_id);
                 let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+            }
+            Input::ProposeMany(proposals) => {
+                let leader = (halt.leader_id != 0).then_some(halt.leader_id);
+                for (_, reply) in proposals {
+                    let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+                }
             }
             Input::Change(_, reply) => {
                 let leader = (halt.leader_id != 0).then_some(halt.leader_id);

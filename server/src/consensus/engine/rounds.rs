@@ -102,9 +102,9 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         for (mark, index) in effects.changed {
             self.pending.changed(mark, index);
         }
-        for decided in effects.decided {
-            self.pending.decide(decided);
-        }
+        let decided = effects.decided.into_iter();
+        let told = decided.filter_map(|it| self.pending.decide(it)).collect();
+        self.parts.carrier.tell(told);
         for (read, index) in effects.reads {
             self.pending.read_at(read, index);
         }

@@ -2,11 +2,19 @@
 
 use super::*;
 
+/// A snapshot of fewer bytes costs little. A larger one is taken when the log
+/// has grown by half as much: so each change pays for a few bytes of snapshots,
+/// however many instances there are, and a restart reads half as much again as
+/// it must.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
 impl Replica {
     /// A snapshot to be encoded, when one is due.
     pub fn due_snapshot(&self) -> Option<SnapshotJob> {
         let since = self.applied().saturating_sub(self.snapshot_index());
-        let is_due = since >= self.snapshot_every
+        let last = self.snapshot_bytes();
+        let is_worth_it = last < SMALL_BYTES_MAX || self.log_bytes_since_snapshot >= last / 2;
+        let is_due = since >= self.snapshot_every && is_worth_it
             || self.log_bytes_since_snapshot >= LOG_BYTES_MAX
             || self.node.store().is_newer_wanted();
         // Of one that was removed only the log says what it knows to the end.

@@ -1,6 +1,8 @@
 //! Three replicas in one thread that exchange their batches by hand.
 
+mod cadence;
 mod members;
+mod orphaned;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -55,7 +55,7 @@ fn start_with(mut storage: Storage, settings: Settings) -> (Handle, Recorder) {
     (handle, recorder)
 }
 
-fn start_in(directory: &Path) -> (Handle, Recorder) {
+pub(super) fn start_in(directory: &Path) -> (Handle, Recorder) {
     let storage = Storage::open(directory, identity()).expect("opens");
     start_on(storage, 1_000)
 }

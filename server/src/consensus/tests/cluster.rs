@@ -13,8 +13,9 @@ use trimtab_proto::internal::v1::install_snapshot_request::Part;
 use trimtab_proto::internal::v1::peer_server::{Peer, PeerServer};
 use trimtab_proto::internal::v1::{
     InstallSnapshotRequest, InstallSnapshotResponse, IntroduceRequest, IntroduceResponse,
-    ObserveRequest, ObserveResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse,
-    RenewLeasesRequest, RenewLeasesResponse, ReplicaStatusRequest, ReplicaStatusResponse,
+    ObserveRequest, ObserveResponse, ProposeManyRequest, ProposeManyResponse, ProposeRequest,
+    ProposeResponse, RaftRequest, RaftResponse, RenewLeasesRequest, RenewLeasesResponse,
+    ReplicaStatusRequest, ReplicaStatusResponse,
 };
 use trimtab_registry::outcome::Outcome;
 
@@ -94,6 +95,14 @@ impl Peer for Door {
             applied_index,
             result,
         }))
+    }
+
+    /// As a replica of a version that does not know it.
+    async fn propose_many(
+        &self,
+        _: Request<ProposeManyRequest>,
+    ) -> Result<Response<ProposeManyResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 
     async fn renew_leases(

@@ -49,7 +49,7 @@ fn thousands_of_expiries_are_a_few_lines() {
     let News::Changed { service, named, .. } = &news[0] else {
         panic!("{:?}", news[0]);
     };
-    assert_eq!((service.as_str(), named.as_str()), ("s00", "i0, i1, i10"));
+    assert_eq!((service.as_str(), named.as_str()), ("s00", "i0, i1, i2"));
 
     // Held in every service, for a minute; then all gone.
     let news = steps(&mut judge, &mut registry, 30);

@@ -106,17 +106,22 @@ fn check_brakes(leader: &Leader) {
 /// Every lease is in one place, is counted in it, and knows in which.
 fn check_books(leases: &Leases) {
     let is_due = |slot: &&Slot| slot.place == Place::Due;
-    let due = leases.slots.values().filter(is_due).count();
+    let due = leases
+        .slots
+        .iter()
+        .map(|(_, slot)| slot)
+        .filter(is_due)
+        .count();
     assert_eq!(leases.agenda.len() + due, leases.slots.len());
     assert_eq!(
         leases.wards.values().map(Ward::due_count).sum::<usize>(),
         due
     );
-    let suspects = leases.slots.values().filter(|slot| slot.is_suspect());
+    let suspects = leases.slots.iter().filter(|(_, slot)| slot.is_suspect());
     assert_eq!(leases.suspects(), suspects.count());
     for (service, ward) in &leases.wards {
         let mut anew = Ward::default();
-        let of = |(key, _): &(&LeaseKey, &Slot)| key.service == *service;
+        let of = |(key, _): &(LeaseKey, &Slot)| key.service == *service;
         for (_, slot) in leases.slots.iter().filter(of) {
             anew.admit(&slot.counted());
         }
