@@ -14,10 +14,11 @@ use trimtab_proto::v1 as wire;
 use wire::watch_request::Kind as Ask;
 use wire::watch_response::Kind as Answer;
 
-use crate::convert::view_from_wire;
 use crate::load::GroupReport;
 use crate::subscription::{Followed, Known, SUBSCRIPTIONS_MAX, Source, Subscriptions};
 use crate::watcher::Watcher;
+
+mod taking;
 
 /// A replica that runs opens a stream, and says welcome on it, well within
 /// this.
@@ -39,9 +40,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What a replica may ask for: neither a flood nor silence.
 const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(50);
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(60);
-
-/// A view that arrives damaged this often in a row is not damaged by chance.
-const DAMAGED_MAX: u32 = 3;
 
 /// Why a stream is over.
 #[derive(Debug)]
@@ -82,6 +80,10 @@ struct Asked {
     /// The revision of the last receipt.
     receipt: u64,
     damaged: u32,
+    /// Deltas that did not fit.
+    refused: u32,
+    /// A delta did not fit, and the view was asked for.
+    awaits_view: bool,
 }
 
 impl Conversation {
@@ -233,111 +235,6 @@ impl Conversation {
         }
     }
 
-    /// Takes one answer about one service. Revisions never go back; what is
-    /// damaged is asked for again.
-    fn take(&mut self, news: Answer) -> Result<(), Ended> {
-        match news {
-            Answer::View(update) => return self.take_view(&update),
-            Answer::Absent(absent) => {
-                let Some(followed) = self.subscriptions.get(&absent.service) else {
-                    return Ok(());
-                };
-                let revision = absent.revision;
-                let ended = followed.known.send_if_modified(|known| {
-                    let first = matches!(known, Known::Nothing);
-                    // Also of what is on disk: another cluster's word that it
-                    // has not heard of the service is no reason to stop.
-                    let newer = revision > known.revision();
-                    if first || newer {
-                        *known = Known::Absent { revision };
-                    }
-                    first || newer
-                });
-                if ended {
-                    self.subscriptions.ended(&followed, self.cluster);
-                }
-            }
-            Answer::Unchanged(unchanged) => {
-                let Some(followed) = self.subscriptions.get(&unchanged.service) else {
-                    return Ok(());
-                };
-                if !matches!(*followed.known.borrow(), Known::View { .. }) {
-                    return self.ask_anew(&followed.service);
-                }
-            }
-            Answer::Welcome(_) | Answer::GoingAway(_) => {}
-        }
-        Ok(())
-    }
-
-    fn take_view(&mut self, update: &wire::ViewUpdate) -> Result<(), Ended> {
-        let Some(followed) = self.subscriptions.get(&update.service) else {
-            return Ok(());
-        };
-        let held = followed.known.borrow().revision();
-        if !is_news(&followed.known.borrow(), update, self.cluster) {
-            if update.revision < held {
-                tracing::info!(
-                    service = %update.service, offered = update.revision, held,
-                    "the replica offers an older view than the one held, keeping that"
-                );
-            }
-            return Ok(());
-        }
-        match view_from_wire(update) {
-            Ok(view) => {
-                if let Some(asked) = self.asked.get_mut(&followed.service) {
-                    asked.damaged = 0;
-                }
-                tracing::debug!(service = %update.service, revision = update.revision, "view taken");
-                let before = followed.known.send_replace(Known::View {
-                    view: Arc::new(view),
-                    checksum: update.checksum,
-                    source: Source::Registry,
-                });
-                if let Source::Disk { cluster } = before.source() {
-                    tracing::info!(
-                        service = %update.service, revision = update.revision,
-                        on_disk = before.revision(), other_cluster = cluster != self.cluster,
-                        "the registry speaks, calls follow it and no more the view on disk"
-                    );
-                }
-                self.subscriptions.took(&followed, self.cluster, update);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(service = %update.service, %error, "asking for the view again");
-                let asked = self.asked.entry(Arc::clone(&followed.service)).or_default();
-                asked.damaged += 1;
-                if asked.damaged >= DAMAGED_MAX {
-                    return Err(Ended::Broken(error.to_string()));
-                }
-                self.ask_anew(&followed.service)
-            }
-        }
-    }
-
-    /// Drops the subscription and makes it again with nothing known.
-    ///
-    /// # Errors
-    /// When the replica makes this say more than it takes.
-    fn ask_anew(&mut self, service: &Arc<str>) -> Result<(), Ended> {
-        if self.outbox.len() >= OUTBOX_MAX {
-            let reason = format!("{OUTBOX_MAX} requests wait, and the replica takes none");
-            return Err(Ended::Broken(reason));
-        }
-        let service = service.to_string();
-        self.outbox.push_back(Ask::Unsubscribe(wire::Unsubscribe {
-            service: service.clone(),
-        }));
-        self.outbox.push_back(Ask::Subscribe(wire::Subscribe {
-            service,
-            known_revision: 0,
-            known_checksum: 0,
-        }));
-        Ok(())
-    }
-
     fn report_interval(&self, welcome: &wire::Welcome) -> Duration {
         let asked_for = welcome
             .report_interval
@@ -375,46 +272,23 @@ fn bounded(report_interval: Duration) -> Duration {
 }
 
 fn subscribe(followed: &Followed) -> wire::Subscribe {
-    let (known_revision, known_checksum) = match &*followed.known.borrow() {
+    let (known_revision, known_checksum, known_digest) = match &*followed.known.borrow() {
         // A replica says nothing as long as it is behind what is said here. It
         // must not be measured by what another registry may have written.
         Known::View {
             view,
             checksum,
+            base,
             source: Source::Registry,
-        } => (view.revision, *checksum),
-        Known::View { .. } | Known::Absent { .. } | Known::Nothing => (0, 0),
+        } => (view.revision, *checksum, base.digest),
+        Known::View { .. } | Known::Absent { .. } | Known::Nothing => (0, 0, 0),
     };
     wire::Subscribe {
         service: followed.service.to_string(),
         known_revision,
         known_checksum,
-    }
-}
-
-/// A replica that lags may send what is older than what is held. The same
-/// revision with another checksum means that one of the two is wrong: the
-/// registry's counts.
-///
-/// A view from the disk gives way to the same one from the registry, and to
-/// any view of another cluster: whoever starts without a file takes that, too.
-/// The registries of one cluster's line never go back; a restored one jumps
-/// ahead.
-fn is_news(known: &Known, update: &wire::ViewUpdate, from: u64) -> bool {
-    match known {
-        Known::Nothing => true,
-        Known::Absent { revision } => update.revision > *revision,
-        Known::View {
-            view,
-            checksum,
-            source,
-        } => match source {
-            Source::Registry => {
-                update.revision > view.revision
-                    || (update.revision == view.revision && update.checksum != *checksum)
-            }
-            Source::Disk { cluster } => *cluster != from || update.revision >= view.revision,
-        },
+        known_digest,
+        takes_deltas: true,
     }
 }
 

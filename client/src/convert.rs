@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use trimtab_proto::v1 as wire;
+use trimtab_proto::{digest, v1 as wire};
 
+use crate::delta::Base;
 use crate::error::Error;
 use crate::policy::{
     BASE_EJECTION_MAX, Balancing, CONSECUTIVE_FAILURES_MAX, OutlierPolicy, Policy, SUBSET_SIZE_MAX,
@@ -24,12 +25,12 @@ const PARTS_MAX: u32 = 10_000;
 /// # Errors
 /// [`Error::Malformed`] when the checksum is not that of the bytes, or the
 /// bytes are not a view of that service and revision.
-pub(crate) fn view_from_wire(update: &wire::ViewUpdate) -> Result<View, Error> {
+pub(crate) fn taken_from_wire(update: &wire::ViewUpdate) -> Result<(View, Base), Error> {
     let malformed = |what: &str| Error::Malformed(format!("view of {}: {what}", update.service));
     if trimtab_proto::checksum(&update.view) != update.checksum {
         return Err(malformed("its checksum is another"));
     }
-    let view = wire::View::decode(update.view.clone())
+    let mut view = wire::View::decode(update.view.clone())
         .map_err(|error| malformed(&format!("it cannot be decoded: {error}")))?;
     if view.service != update.service || view.revision != update.revision {
         return Err(malformed(&format!(
@@ -37,28 +38,50 @@ pub(crate) fn view_from_wire(update: &wire::ViewUpdate) -> Result<View, Error> {
             view.revision, view.service, update.revision
         )));
     }
-    Ok(assemble(view))
+    let digest = digest::view(&view);
+    let mut members: BTreeMap<Arc<str>, Vec<Instance>> = BTreeMap::new();
+    for mut instance in std::mem::take(&mut view.instances) {
+        let group = std::mem::take(&mut instance.group);
+        let instance = instance_from_wire(instance);
+        match members.get_mut(group.as_str()) {
+            Some(members) => members.push(instance),
+            None => drop(members.insert(group.into(), vec![instance])),
+        }
+    }
+    Ok((assemble(&view, members), Base::new(view, digest)))
 }
 
-fn assemble(view: wire::View) -> View {
-    let route = view.route.unwrap_or_default();
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for group in view.groups {
-        let state = state_from_wire(group.state());
-        group_entry(&mut groups, &group.name).state = state;
+#[cfg(test)]
+pub(crate) fn view_from_wire(update: &wire::ViewUpdate) -> Result<View, Error> {
+    taken_from_wire(update).map(|(view, _)| view)
+}
+
+/// A view from everything but its instances, and these by group.
+pub(crate) fn assemble(head: &wire::View, members: BTreeMap<Arc<str>, Vec<Instance>>) -> View {
+    let mut groups: BTreeMap<Arc<str>, Group> = members
+        .into_iter()
+        .map(|(name, instances)| {
+            let group = Group {
+                name: Arc::clone(&name),
+                state: GroupState::Dark,
+                weight: 0,
+                instances,
+            };
+            (name, group)
+        })
+        .collect();
+    for group in &head.groups {
+        group_entry(&mut groups, &group.name).state = state_from_wire(group.state());
     }
-    for weight in route.weights {
+    let route = head.route.as_ref();
+    for weight in route.iter().flat_map(|route| &route.weights) {
         group_entry(&mut groups, &weight.group).weight = weight.basis_points.min(PARTS_MAX);
     }
-    for instance in view.instances {
-        let group = group_entry(&mut groups, &instance.group);
-        group.instances.push(instance_from_wire(instance));
-    }
     View {
-        revision: view.revision,
+        revision: head.revision,
         groups: groups.into_values().collect(),
-        policy: policy_from_wire(&route.policy.unwrap_or_default()),
-        salt: route.salt,
+        policy: policy_from_wire(&route.and_then(|route| route.policy).unwrap_or_default()),
+        salt: route.map_or(0, |route| route.salt),
     }
 }
 
@@ -132,9 +155,10 @@ pub(crate) fn policy_to_wire(policy: &Policy) -> wire::RoutePolicy {
     }
 }
 
-fn group_entry<'a>(groups: &'a mut BTreeMap<String, Group>, name: &str) -> &'a mut Group {
-    groups.entry(name.to_owned()).or_insert_with(|| Group {
-        name: name.into(),
+fn group_entry<'a>(groups: &'a mut BTreeMap<Arc<str>, Group>, name: &str) -> &'a mut Group {
+    let name: Arc<str> = name.into();
+    groups.entry(Arc::clone(&name)).or_insert_with(|| Group {
+        name,
         state: GroupState::Dark,
         weight: 0,
         instances: Vec::new(),
@@ -151,7 +175,7 @@ fn state_from_wire(state: wire::GroupState) -> GroupState {
     }
 }
 
-fn instance_from_wire(instance: wire::Instance) -> Instance {
+pub(crate) fn instance_from_wire(instance: wire::Instance) -> Instance {
     let status = match instance.status() {
         wire::InstanceStatus::Ready => InstanceStatus::Ready,
         wire::InstanceStatus::Suspect => InstanceStatus::Suspect,
@@ -168,6 +192,26 @@ fn instance_from_wire(instance: wire::Instance) -> Instance {
         capacity: instance.capacity.clamp(1, PARTS_MAX),
         metadata: Arc::new(instance.metadata),
         status,
+    }
+}
+
+/// An instance as the registry sent it.
+pub(crate) fn instance_to_wire(instance: &Instance, group: &str) -> wire::Instance {
+    let status = match instance.status {
+        InstanceStatus::Starting => wire::InstanceStatus::Starting,
+        InstanceStatus::Ready => wire::InstanceStatus::Ready,
+        // The second is never sent, nor part of a view that was.
+        InstanceStatus::Suspect | InstanceStatus::Held => wire::InstanceStatus::Suspect,
+        InstanceStatus::Draining => wire::InstanceStatus::Draining,
+    };
+    wire::Instance {
+        id: (*instance.id).to_owned(),
+        group: group.to_owned(),
+        address: (*instance.address).to_owned(),
+        zone: (*instance.zone).to_owned(),
+        capacity: instance.capacity,
+        metadata: BTreeMap::clone(&instance.metadata),
+        status: status.into(),
     }
 }
 

@@ -138,6 +138,7 @@ mod course;
 mod coverage;
 mod crew;
 mod deadline;
+mod delta;
 mod details;
 mod endpoint;
 mod exchange;

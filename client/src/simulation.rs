@@ -15,6 +15,7 @@ use trimtab_proto::v1 as wire;
 use crate::conversation::{Conversation, Ended};
 use crate::course::Course;
 pub use crate::coverage::LinkState;
+use crate::delta::unchecked;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::lineup::Lineup;
@@ -24,6 +25,7 @@ use crate::subscription::{Known, Source, Subscription, Subscriptions};
 use crate::watcher::{Standpoint, Watcher};
 
 mod calls;
+pub mod held;
 mod link;
 
 pub use calls::{Outcome, Picked, Turn};
@@ -188,19 +190,19 @@ impl Caller {
         }
     }
 
-    /// The newest that was heard of a service: its revision, and the checksum
-    /// of the view if there is one.
+    /// The newest that was heard of a service: its revision, and the digest of
+    /// the view if there is one.
     pub fn known(&self, service: &str) -> (u64, Option<u64>) {
         let Some(line) = self.lines.get(service) else {
             return (0, None);
         };
         let known = line.subscription.known();
         let known = known.borrow();
-        let checksum = match &*known {
-            Known::View { checksum, .. } => Some(*checksum),
+        let digest = match &*known {
+            Known::View { base, .. } => Some(base.digest),
             Known::Absent { .. } | Known::Nothing => None,
         };
-        (known.revision(), checksum)
+        (known.revision(), digest)
     }
 
     /// The revision that calls follow.
@@ -309,6 +311,20 @@ impl Caller {
     pub fn forget(&mut self, service: &str) {
         if let Some(followed) = self.subscriptions.get(service) {
             followed.known.send_replace(Known::Nothing);
+        }
+    }
+
+    /// A planted bug: has a delta fit what is held, whatever it was made for.
+    pub fn make_fit(&self, delta: &mut wire::ViewDelta) {
+        let Some(line) = self.lines.get(&delta.service) else {
+            return;
+        };
+        let known = line.subscription.known();
+        if let Known::View { view, base, .. } = &*known.borrow()
+            && let Ok((_, fitted)) = unchecked(view, base, delta)
+        {
+            delta.from_revision = view.revision;
+            delta.digest = fitted.digest;
         }
     }
 

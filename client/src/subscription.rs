@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use trimtab_proto::v1 as wire;
 
 use crate::cache::unsaved::{News, Unsaved};
+use crate::delta::Base;
 use crate::error::Error;
 use crate::load::Loads;
 use crate::view::View;
@@ -29,8 +30,10 @@ pub(crate) enum Known {
     View {
         /// As read.
         view: Arc<View>,
-        /// Of the view as it travelled.
+        /// Of the view as it travelled; 0 of one that came of deltas.
         checksum: u64,
+        /// What the next delta is applied to, beside the view.
+        base: Base,
         /// Who says so.
         source: Source,
     },
@@ -135,6 +138,20 @@ impl Subscriptions {
     pub(crate) fn took(&self, followed: &Followed, cluster: u64, update: &wire::ViewUpdate) {
         if let Some(unsaved) = &self.unsaved {
             unsaved.add(&followed.service, News::View(cluster, update.clone()));
+        }
+    }
+
+    /// The same, and it came of a delta: encoded if it comes to the disk.
+    pub(crate) fn took_delta(
+        &self,
+        followed: &Followed,
+        cluster: u64,
+        view: &Arc<View>,
+        base: &Base,
+    ) {
+        if let Some(unsaved) = &self.unsaved {
+            let news = News::Parts(cluster, Arc::clone(view), base.clone());
+            unsaved.add(&followed.service, news);
         }
     }
 

@@ -3,6 +3,7 @@
 //! The contract of each stream is written in the `.proto` files beside this
 //! crate, and repeated here as documentation of the generated items.
 
+pub mod digest;
 pub mod duration;
 pub mod latency;
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod consensus;
 pub mod convert;
 pub mod enrolment;
+mod gathering;
 pub mod grpc;
 pub mod lease_keeper;
 pub mod leases;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,15 +16,15 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 use trimtab_proto::internal::v1::peer_server::PeerServer;
 use trimtab_proto::v1::cluster_server::ClusterServer;
-use trimtab_proto::v1::discovery_server::DiscoveryServer;
 use trimtab_proto::v1::registration_server::RegistrationServer;
 use trimtab_proto::v1::routing_server::RoutingServer;
 
 use crate::config::Config;
 use crate::consensus::start::{self, Settings, StartError};
 use crate::consensus::status::ConsensusStatus;
-use crate::convert::encode_view;
+use crate::convert::WIRE;
 use crate::enrolment::{EnrolError, enrol};
+use crate::gathering::Gathering;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::context::Context;
 use crate::grpc::discovery::DiscoveryService;
@@ -130,7 +131,7 @@ impl Node {
         let listener = enrol(listener, &mut storage, &advertised, &config.way()).await?;
         let own = own(&storage, &advertised);
         let peers = Peers::new(own, config.members.clone())?;
-        let views = Views::new(encode_view);
+        let views = Views::new(WIRE);
         let watchers = Arc::new(Watchers::default());
         let keeper = Arc::new(LeaseKeeper::new(config.leases));
         let (sender, relay) = relay::relay();
@@ -170,6 +171,7 @@ impl Node {
             keeper,
             observer: Arc::new(observer),
             cut_off,
+            standing: Arc::default(),
             settles_at,
             stop: CancellationToken::new(),
         };
@@ -187,6 +189,8 @@ impl Node {
         tasks.spawn(notice_cuts(context.handle.status(), cuts, closing.clone()));
         let (status, stop) = (context.handle.status(), context.stop.clone());
         tasks.spawn(leave_when_removed(status, stop, closing.clone()));
+        let (cut_off, stop) = (context.cut_off.clone(), context.stop.clone());
+        tasks.spawn(Arc::clone(&context.standing).follow(cut_off, stop));
         tasks.close();
         let server = tokio::spawn(serve(listener, context.clone(), closing.clone()));
         Ok(Node {
@@ -264,7 +268,8 @@ fn own(storage: &Storage, address: &str) -> Own {
 
 async fn serve(listener: TcpListener, context: Context, closing: CancellationToken) {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let discovery = DiscoveryServer::new(DiscoveryService::new(context.clone()));
+    let incoming = incoming.map_ok(Gathering::new);
+    let discovery = DiscoveryService::new(context.clone(), REQUEST_BYTES_MAX);
     let registration = RegistrationServer::new(RegistrationService::new(context.clone()));
     let routing = RoutingServer::new(RoutingService::new(context.clone()));
     let cluster = ClusterServer::new(ClusterService::new(context.clone()));
@@ -273,7 +278,7 @@ async fn serve(listener: TcpListener, context: Context, closing: CancellationTok
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
-        .add_service(discovery.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(discovery)
         .add_service(registration.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(routing.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))

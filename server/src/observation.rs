@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::Instant;
+use futures_util::future::{join, join_all};
+use tokio::time::{Instant, timeout};
 use trimtab_proto::internal::v1::{ObserveRequest, ObserveResponse};
 use trimtab_proto::v1::Brake;
 use trimtab_registry::name::{GroupName, ServiceName};
@@ -18,6 +18,10 @@ use crate::watchers::{LOAD_WINDOW, Load, Watchers};
 /// though nobody closed it (`KEEPALIVE_INTERVAL` in its `cluster.rs`), and has
 /// as long to find another replica.
 pub const WATCHERS_MOVE_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long a replica waits for the receipts of its watchers before it tells
+/// how far they are: seldom for those who count them, soon for those who look.
+pub const WAIT_FOR_RECEIPTS: Duration = Duration::from_millis(100);
 
 /// How often a replica asks the others whether they are there.
 pub const CONTACT_INTERVAL: Duration = Duration::from_secs(1);
@@ -245,19 +249,27 @@ impl Observer {
 
     /// What all replicas know that answer within the peers' own time limit.
     pub async fn gather(&self, services: &[ServiceName]) -> Observation {
-        let mut observation = self.local(services);
+        self.gather_when(services, 0).await
+    }
+
+    /// The same once every replica's watchers have confirmed `revision`, or
+    /// [`WAIT_FOR_RECEIPTS`] later.
+    pub async fn gather_when(&self, services: &[ServiceName], revision: u64) -> Observation {
         let request = ObserveRequest {
             services: services.iter().map(ToString::to_string).collect(),
+            when_confirmed: revision,
             ..ObserveRequest::default()
         };
         let others = self.peers.ids();
-        observation.left = self.note_members(&others);
+        let left = self.note_members(&others);
         let answers = join_all(
             others
                 .iter()
                 .map(|id| self.peers.observe(*id, request.clone())),
-        )
-        .await;
+        );
+        let ((), answers) = join(self.confirmed(services, revision), answers).await;
+        let mut observation = self.local(services);
+        observation.left = left;
         for (replica, answer) in others.into_iter().zip(answers) {
             match answer {
                 Ok(answer) => {
@@ -272,6 +284,21 @@ impl Observer {
             }
         }
         observation
+    }
+
+    /// Waits until the watchers of this replica have confirmed `revision`, but
+    /// not for long.
+    pub async fn confirmed(&self, services: &[ServiceName], revision: u64) {
+        let mut changes = self.watchers.changes();
+        let confirmed = async {
+            while !self.watchers.all_confirmed(services, revision) {
+                // Fails with this observer alone.
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(WAIT_FOR_RECEIPTS, confirmed).await;
     }
 
     /// The span over which calls are counted: shorter just after the start.

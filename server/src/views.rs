@@ -1,91 +1,69 @@
-//! The latest view of each service, encoded once and shared by all who read or watch it.
+//! The latest view of each service, encoded once and shared by all who read or follow it.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use bytes::Bytes;
 use dashmap::DashMap;
-use futures_util::Stream;
-use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
 use trimtab_registry::name::ServiceName;
 use trimtab_registry::state::Registry;
 use trimtab_registry::view::ServiceView;
 
-/// Turns a view into the bytes that travel. Passed in, since wire types stop
-/// at the gRPC door.
-pub type Encode = fn(&ServiceView) -> Encoded;
+pub mod bell;
+pub mod published;
+pub mod step;
 
-/// A view as it travels.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    /// The encoded view.
-    pub bytes: Bytes,
-    /// The checksum of `bytes`.
-    pub checksum: u64,
-}
-
-/// What there is to say about one service at one revision.
-#[derive(Debug)]
-pub enum Published {
-    /// The service is not registered, as of this revision.
-    Absent(u64),
-    /// The service's view.
-    Present(PublishedView),
-}
-
-/// One view and, once somebody asked for it, its bytes.
-#[derive(Debug)]
-pub struct PublishedView {
-    /// The view.
-    pub view: ServiceView,
-    encoded: OnceLock<Encoded>,
-    encode: Encode,
-}
-
-impl PublishedView {
-    /// The bytes that travel: made by the first who asks, shared by all.
-    pub fn encoded(&self) -> &Encoded {
-        self.encoded.get_or_init(|| (self.encode)(&self.view))
-    }
-}
-
-impl Published {
-    /// The revision this was true at.
-    pub fn revision(&self) -> u64 {
-        match self {
-            Published::Absent(revision) => *revision,
-            Published::Present(present) => present.view.revision.0,
-        }
-    }
-
-    /// The view, when there is one.
-    pub fn present(&self) -> Option<&PublishedView> {
-        match self {
-            Published::Absent(_) => None,
-            Published::Present(present) => Some(present),
-        }
-    }
-}
+use self::bell::Bell;
+use self::published::{Published, PublishedView, Wire};
 
 /// The latest views of all services. Written by the one who applies the log,
 /// read by everybody without waiting for a writer.
 #[derive(Debug)]
 pub struct Views {
-    services: DashMap<ServiceName, watch::Sender<Arc<Published>>>,
+    topics: DashMap<ServiceName, Arc<Topic>>,
     revision: AtomicU64,
-    encode: Encode,
+    wire: Wire,
+}
+
+/// One service, as it is read and followed.
+#[derive(Debug)]
+struct Topic {
+    latest: RwLock<Arc<Published>>,
+    listeners: Mutex<Listeners>,
+}
+
+/// Who follows a service, in the order of arrival: those of one connection
+/// come together as a rule, and what is told them together is sent together.
+#[derive(Debug, Default)]
+struct Listeners {
+    next: u64,
+    all: BTreeMap<u64, Arc<Listener>>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    bell: Arc<Bell>,
+    service: ServiceName,
+    /// It was told that there is news, and has not looked yet.
+    is_told: AtomicBool,
+}
+
+/// One reader's place on one service.
+#[derive(Debug)]
+pub struct Subscription {
+    number: u64,
+    listener: Arc<Listener>,
+    topic: Arc<Topic>,
+    views: Arc<Views>,
 }
 
 impl Views {
     /// No views yet.
-    pub fn new(encode: Encode) -> Arc<Views> {
+    pub fn new(wire: Wire) -> Arc<Views> {
         Arc::new(Views {
-            services: DashMap::new(),
+            topics: DashMap::new(),
             revision: AtomicU64::new(0),
-            encode,
+            wire,
         })
     }
 
@@ -96,24 +74,33 @@ impl Views {
 
     /// What there is to say about a service now.
     pub fn latest(&self, service: &ServiceName) -> Arc<Published> {
-        match self.services.get(service) {
-            Some(sender) => sender.borrow().clone(),
+        match self.topics.get(service) {
+            Some(topic) => topic.latest(),
             None => Arc::new(Published::Absent(self.revision())),
         }
     }
 
-    /// Follow a service, known or not. A reader that is slow skips to the
-    /// newest: nothing is queued.
-    pub fn subscribe(self: &Arc<Views>, service: ServiceName) -> Subscription {
-        let revision = self.revision();
-        let receiver = self
-            .services
-            .entry(service.clone())
-            .or_insert_with(|| watch::Sender::new(Arc::new(Published::Absent(revision))))
-            .subscribe();
+    /// Follow a service, known or not: `bell` says at once that there is news,
+    /// and again after each change. A reader that is slow skips to the newest:
+    /// nothing is queued.
+    pub fn subscribe(self: &Arc<Views>, service: &ServiceName, bell: &Arc<Bell>) -> Subscription {
+        let listener = Arc::new(Listener {
+            bell: Arc::clone(bell),
+            service: service.clone(),
+            is_told: AtomicBool::new(false),
+        });
+        let absent = || Topic::new(Arc::new(Published::Absent(self.revision())));
+        // Entered under the lock of the entry, so that the topic is not
+        // forgotten as one that nobody follows.
+        let entry = self.topics.entry(service.clone()).or_insert_with(absent);
+        let topic = Arc::clone(&entry);
+        let number = topic.listeners().add(Arc::clone(&listener));
+        drop(entry);
+        listener.tell();
         Subscription {
-            changes: Some(WatchStream::new(receiver)),
-            service,
+            number,
+            listener,
+            topic,
             views: Arc::clone(self),
         }
     }
@@ -128,7 +115,7 @@ impl Views {
         let revision = registry.applied().index;
         for service in changed {
             match registry.view(service) {
-                Some(view) => self.put(service, self.present(view)),
+                Some(view) => self.put(service, view),
                 None => self.end(service, revision),
             }
         }
@@ -142,7 +129,7 @@ impl Views {
             .map(|service| service.name().clone())
             .collect();
         let gone: Vec<ServiceName> = self
-            .services
+            .topics
             .iter()
             .map(|entry| entry.key().clone())
             .filter(|name| registry.service(name).is_none())
@@ -150,63 +137,119 @@ impl Views {
         self.publish(registry, known.iter().chain(&gone));
     }
 
-    fn present(&self, view: ServiceView) -> Arc<Published> {
-        Arc::new(Published::Present(PublishedView {
-            view,
-            encoded: OnceLock::new(),
-            encode: self.encode,
-        }))
-    }
-
-    fn put(&self, service: &ServiceName, published: Arc<Published>) {
-        if let Some(sender) = self.services.get(service) {
-            sender.send_replace(published);
-            return;
-        }
-        self.services
-            .entry(service.clone())
-            .or_insert_with(|| watch::Sender::new(Arc::clone(&published)))
-            .send_replace(published);
+    fn put(&self, service: &ServiceName, view: ServiceView) {
+        // Only this thread publishes, so what is read here is still the latest
+        // when the entry is locked.
+        let followed = self.topics.get(service).and_then(|topic| {
+            let is_followed = !topic.listeners().all.is_empty();
+            is_followed.then(|| topic.latest())
+        });
+        let before = followed.as_ref().and_then(|published| published.present());
+        let published = PublishedView::after(before, view, self.wire);
+        self.set(service, Published::Present(Box::new(published)));
     }
 
     fn end(&self, service: &ServiceName, revision: u64) {
-        if let Some(sender) = self.services.get(service) {
-            sender.send_replace(Arc::new(Published::Absent(revision)));
+        if self.topics.contains_key(service) {
+            self.set(service, Published::Absent(revision));
         }
         self.forget(service);
     }
 
+    fn set(&self, service: &ServiceName, published: Published) {
+        let absent = || Topic::new(Arc::new(Published::Absent(0)));
+        let entry = self.topics.entry(service.clone()).or_insert_with(absent);
+        // Before the entry is let go: nobody may forget the topic in between.
+        let before = entry.replace(published);
+        let topic = Arc::clone(&entry);
+        drop(entry);
+        topic.tell();
+        // What may be a large view is taken apart when nobody waits.
+        drop(before);
+    }
+
     /// Names that nobody follows and nobody registered leave nothing behind.
     fn forget(&self, service: &ServiceName) {
-        self.services.remove_if(service, |_, sender| {
-            sender.receiver_count() == 0 && sender.borrow().present().is_none()
+        self.topics.remove_if(service, |_, topic| {
+            topic.listeners().all.is_empty() && topic.latest().present().is_none()
         });
     }
 }
 
-/// One reader's place on one service: what there is to say now, then what
-/// there is to say after each change.
-#[derive(Debug)]
-pub struct Subscription {
-    changes: Option<WatchStream<Arc<Published>>>,
-    service: ServiceName,
-    views: Arc<Views>,
+// === impl Topic ===
+
+impl Topic {
+    fn new(published: Arc<Published>) -> Arc<Topic> {
+        Arc::new(Topic {
+            latest: RwLock::new(published),
+            listeners: Mutex::default(),
+        })
+    }
+
+    fn latest(&self) -> Arc<Published> {
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&latest)
+    }
+
+    fn replace(&self, published: Published) -> Arc<Published> {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *latest, Arc::new(published))
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        for listener in self.listeners().all.values() {
+            listener.tell();
+        }
+    }
 }
 
-impl Stream for Subscription {
-    type Item = Arc<Published>;
+// === impl Listeners ===
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut self.changes {
-            Some(changes) => Pin::new(changes).poll_next(context),
-            None => Poll::Ready(None),
+impl Listeners {
+    fn add(&mut self, listener: Arc<Listener>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.all.insert(number, listener);
+        number
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Once, until it has looked.
+    fn tell(&self) {
+        if !self.is_told.swap(true, Ordering::AcqRel) {
+            self.bell.ring_for(&self.service);
         }
+    }
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    /// What there is to say now. The bell rings when that changes.
+    pub fn look(&self) -> Arc<Published> {
+        // In this order: what is published in between is told again.
+        self.listener.is_told.swap(false, Ordering::AcqRel);
+        self.topic.latest()
+    }
+
+    /// Has the bell ring though nothing changed.
+    pub fn remind(&self) {
+        self.listener.tell();
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.changes = None;
-        self.views.forget(&self.service);
+        self.topic.listeners().all.remove(&self.number);
+        self.views.forget(&self.listener.service);
     }
 }

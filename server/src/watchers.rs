@@ -8,6 +8,10 @@ use tokio::sync::watch;
 use trimtab_proto::latency::Latencies;
 use trimtab_registry::name::{GroupName, ServiceName};
 
+use self::lowest::Lowest;
+
+mod lowest;
+
 /// How far back observed shares and error rates look.
 pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 
@@ -85,6 +89,8 @@ struct Table {
     watchers: HashMap<ConnectionId, Watcher>,
     /// By when their streams broke, the earliest first.
     broken: VecDeque<(Duration, Watcher)>,
+    /// Of both.
+    lowest: Lowest,
     loads: HashMap<ServiceName, HashMap<GroupName, Window>>,
 }
 
@@ -92,7 +98,15 @@ impl Table {
     fn forget_broken(&mut self, now: Duration) {
         let is_over = |since: &Duration| now.saturating_sub(*since) >= BACK_WITHIN;
         while self.broken.front().is_some_and(|(since, _)| is_over(since)) {
-            self.broken.pop_front();
+            if let Some((_, watcher)) = self.broken.pop_front() {
+                self.uncount(&watcher);
+            }
+        }
+    }
+
+    fn uncount(&mut self, gone: &Watcher) {
+        for (service, revision) in &gone.confirmed {
+            self.lowest.remove(service, *revision);
         }
     }
 }
@@ -114,7 +128,8 @@ impl Default for Watchers {
 }
 
 impl Watchers {
-    /// A receiver that is woken whenever a watcher comes, goes or confirms.
+    /// A receiver that is woken whenever a watcher comes or goes, or the last
+    /// one of a service confirms a revision.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -137,7 +152,11 @@ impl Watchers {
 
     /// A watcher ended its stream.
     pub fn disconnect(&self, connection: ConnectionId) {
-        self.lock().watchers.remove(&connection);
+        let mut table = self.lock();
+        if let Some(gone) = table.watchers.remove(&connection) {
+            table.uncount(&gone);
+        }
+        drop(table);
         self.notify();
     }
 
@@ -147,8 +166,12 @@ impl Watchers {
         table.forget_broken(now);
         let watcher = table.watchers.remove(&connection);
         let watcher = watcher.filter(|watcher| !watcher.confirmed.is_empty());
-        if table.broken.len() < BROKEN_MAX {
-            table.broken.extend(watcher.map(|watcher| (now, watcher)));
+        match watcher {
+            Some(watcher) if table.broken.len() < BROKEN_MAX => {
+                table.broken.push_back((now, watcher));
+            }
+            Some(forgotten) => table.uncount(&forgotten),
+            None => {}
         }
         drop(table);
         self.notify();
@@ -157,16 +180,26 @@ impl Watchers {
     /// The watcher follows a service; it has confirmed nothing of it yet, or
     /// `revision` when it resumed from there.
     pub fn subscribe(&self, connection: ConnectionId, service: ServiceName) {
-        if let Some(watcher) = self.lock().watchers.get_mut(&connection) {
-            watcher.confirmed.entry(service).or_insert(0);
+        let table = &mut *self.lock();
+        if let Some(watcher) = table.watchers.get_mut(&connection) {
+            watcher
+                .confirmed
+                .entry(service)
+                .or_insert_with_key(|service| {
+                    table.lowest.add(service, 0);
+                    0
+                });
         }
         self.notify();
     }
 
     /// The watcher no longer follows a service.
     pub fn unsubscribe(&self, connection: ConnectionId, service: &ServiceName) {
-        if let Some(watcher) = self.lock().watchers.get_mut(&connection) {
-            watcher.confirmed.remove(service);
+        let table = &mut *self.lock();
+        if let Some(watcher) = table.watchers.get_mut(&connection)
+            && let Some(revision) = watcher.confirmed.remove(service)
+        {
+            table.lowest.remove(service, revision);
         }
         self.notify();
     }
@@ -175,12 +208,27 @@ impl Watchers {
     /// service that it does not follow, and for a revision older than the one
     /// it confirmed before.
     pub fn confirm(&self, connection: ConnectionId, service: &ServiceName, revision: u64) {
-        if let Some(watcher) = self.lock().watchers.get_mut(&connection)
+        let table = &mut *self.lock();
+        if let Some(watcher) = table.watchers.get_mut(&connection)
             && let Some(confirmed) = watcher.confirmed.get_mut(service)
+            && *confirmed < revision
         {
-            *confirmed = revision.max(*confirmed);
+            let before = std::mem::replace(confirmed, revision);
+            // Of ten thousand receipts the last one is worth a word.
+            if table.lowest.moved(service, before, revision) {
+                self.notify();
+            }
         }
-        self.notify();
+    }
+
+    /// Whether every watcher of these services that this replica knows has
+    /// confirmed `revision` on every stream it had. One that has moved, and is
+    /// waited for on the stream it left, is seen in
+    /// [`Watchers::confirmations`] alone.
+    pub fn all_confirmed(&self, services: &[ServiceName], revision: u64) -> bool {
+        let table = self.lock();
+        let mut lowest = services.iter().filter_map(|it| table.lowest.of(it));
+        lowest.all(|lowest| lowest >= revision)
     }
 
     /// A watcher reported calls. The caller has checked that the group exists,

@@ -52,6 +52,7 @@ impl Watch {
             service: service.to_owned(),
             known_revision: known.map_or(0, |update| update.revision),
             known_checksum: known.map_or(0, |update| update.checksum),
+            ..Subscribe::default()
         }))
         .await;
     }

@@ -10,6 +10,7 @@ mod balancing;
 mod brake;
 mod by_hand;
 mod cold_start;
+mod deltas;
 mod forwarding;
 mod guards;
 mod latencies;

@@ -284,7 +284,13 @@ impl World {
         let Some(stream) = self.callers[number].stream else {
             return Ok(());
         };
-        while let Some(request) = self.callers[number].core.next_request() {
+        while let Some(mut request) = self.callers[number].core.next_request() {
+            // Planted bugs that misread views do it with whole ones.
+            let misreads =
+                self.setup.planted == Some(Planted::KeepsOldRoute) || self.tampers_with_views();
+            if misreads && let Some(Ask::Subscribe(subscribe)) = &mut request.kind {
+                subscribe.takes_deltas = false;
+            }
             if let Some(Ask::Receipt(receipt)) = &request.kind {
                 self.counts.receipts += 1;
                 let used = self.callers[number].core.used(&receipt.service);
@@ -316,6 +322,7 @@ impl World {
             Flow::Answer(mut response) => {
                 self.check_said(number, stream, &response)?;
                 self.tamper(number, &mut response);
+                self.misfit(number, &mut response);
                 let open_for = self.open_for(number);
                 let caller = &mut self.callers[number];
                 let heard = caller

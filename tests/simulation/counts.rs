@@ -26,6 +26,9 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     pub(crate) dark_zones: u64,
     pub(crate) views: u64,
+    pub(crate) deltas: u64,
+    /// Of these, did not fit, as if the replica were mistaken.
+    pub(crate) misfits: u64,
     pub(crate) rivals: u64,
     /// Replicas that were told of the end of one that lives.
     pub(crate) rumours: u64,
@@ -88,6 +91,8 @@ impl Counts {
         self.expired += other.expired;
         self.dark_zones += other.dark_zones;
         self.views += other.views;
+        self.deltas += other.deltas;
+        self.misfits += other.misfits;
         self.rivals += other.rivals;
         self.rumours += other.rumours;
         self.stops += other.stops;

@@ -26,7 +26,7 @@ use trimtab_server::consensus::outside::Store as _;
 use trimtab_server::consensus::replica::Replica;
 use trimtab_server::consensus::start::{found, join, restore};
 use trimtab_server::consensus::status::Role;
-use trimtab_server::convert::encode_view;
+use trimtab_server::convert::WIRE;
 use trimtab_server::grpc::watching::Watching;
 use trimtab_server::leases::LeaseSettings;
 use trimtab_server::observation::Departures;
@@ -195,7 +195,7 @@ impl Host {
         }
         let ear = Ear {
             keeper: Arc::new(Mutex::new(Keeper::new(setup.leases, setup.planted))),
-            views: Views::new(encode_view),
+            views: Views::new(WIRE),
         };
         let views = Arc::clone(&ear.views);
         let mut store = Vault::new(storage, disk, setup.planted, views);

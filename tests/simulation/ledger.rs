@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
+use trimtab_proto::v1::View;
 use trimtab_registry::command::Command;
 use trimtab_registry::event::Event;
 use trimtab_registry::history::ChangeKind;
@@ -120,9 +122,9 @@ pub(crate) struct Ledger {
     states: BTreeMap<u64, Registry>,
     /// The members after each index at which anyone ended a round.
     members: BTreeMap<u64, Arc<Members>>,
-    /// All views there ever were, with their checksums, by the revision since
-    /// when; `None`: the service had ended.
-    views: BTreeMap<(ServiceName, u64), Option<(ServiceView, u64)>>,
+    /// All views there ever were, by the revision since when; `None`: the
+    /// service had ended.
+    views: BTreeMap<(ServiceName, u64), Option<Shown>>,
     /// Who led in each term.
     leaders: BTreeMap<u64, u64>,
     /// What time it is, and when each entry was first applied.
@@ -131,6 +133,27 @@ pub(crate) struct Ledger {
     /// The last entry whose outcome anyone was told.
     pub(crate) newest_told: u64,
     pub(crate) expired: u64,
+}
+
+/// A view as callers may be shown it.
+#[derive(Debug)]
+struct Shown {
+    view: ServiceView,
+    checksum: u64,
+    /// As whoever reads the whole view reckons it.
+    digest: u64,
+}
+
+impl Shown {
+    fn new(view: ServiceView) -> Self {
+        let encoded = encode_view(&view);
+        let read = View::decode(encoded.bytes).expect("a view");
+        Self {
+            view,
+            checksum: encoded.checksum,
+            digest: trimtab_proto::digest::view(&read),
+        }
+    }
 }
 
 impl Ledger {
@@ -228,13 +251,27 @@ impl Ledger {
         bytes: &Bytes,
     ) -> Result<(), String> {
         let found = self.views.get(&(service.clone(), revision));
-        let checksum = found
-            .and_then(|it| it.as_ref())
-            .map(|(_, checksum)| *checksum);
+        let checksum = found.and_then(|it| it.as_ref()).map(|it| it.checksum);
         if checksum == Some(trimtab_proto::checksum(bytes)) {
             return Ok(());
         }
         Err(format!("a view of {service} at {revision} that never was"))
+    }
+
+    /// A caller was told what changed, and the digest of what comes of it.
+    pub(crate) fn led_to(
+        &self,
+        service: &ServiceName,
+        revision: u64,
+        digest: u64,
+    ) -> Result<(), String> {
+        let found = self.views.get(&(service.clone(), revision));
+        if found.and_then(|it| it.as_ref()).map(|it| it.digest) == Some(digest) {
+            return Ok(());
+        }
+        Err(format!(
+            "a delta of {service} to {revision}, which never was so"
+        ))
     }
 
     /// A caller was told that there was no such service at a revision.
@@ -253,16 +290,16 @@ impl Ledger {
         is_here
             .then_some(view.as_ref())
             .flatten()
-            .map(|(view, _)| view)
+            .map(|shown| &shown.view)
     }
 
-    /// Revision and checksum of the newest view of a service.
+    /// Revision and digest of the newest view of a service.
     pub(crate) fn newest(&self, service: &ServiceName) -> Option<(u64, u64)> {
         let until = (service.clone(), u64::MAX);
         let (found, view) = self.views.range(..=until).next_back()?;
         let is_here = found.0 == *service;
-        let (_, checksum) = is_here.then_some(view.as_ref()).flatten()?;
-        Some((found.1, *checksum))
+        let shown = is_here.then_some(view.as_ref()).flatten()?;
+        Some((found.1, shown.digest))
     }
 
     /// The revisions of all newest views.
@@ -327,11 +364,8 @@ impl Ledger {
             let (Event::ServiceChanged(service) | Event::ServiceEnded(service, _)) = event else {
                 continue;
             };
-            let view = self.registry.view(service).map(|view| {
-                let checksum = encode_view(&view).checksum;
-                (view, checksum)
-            });
-            let revision = view.as_ref().map_or(index, |(view, _)| view.revision.0);
+            let view = self.registry.view(service).map(Shown::new);
+            let revision = view.as_ref().map_or(index, |it| it.view.revision.0);
             self.views.insert((service.clone(), revision), view);
         }
     }

@@ -25,6 +25,7 @@ mod keys;
 mod ledger;
 mod lines;
 mod mail;
+mod misfits;
 mod network;
 mod operator;
 mod packet;

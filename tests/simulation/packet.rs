@@ -36,6 +36,7 @@ pub(crate) enum Packet {
 
 /// What travels on a watch stream, in order.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "few are on their way at a time")]
 pub(crate) enum Flow {
     /// To the replica: someone opens it.
     Opened,

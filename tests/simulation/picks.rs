@@ -265,22 +265,39 @@ impl World {
                 self.counts.views += 1;
                 let service = parsed(&update.service)?;
                 self.ledger.shown(&service, update.revision, &update.view)?;
-                let at = &self.streams[stream as usize];
-                let seat = &self.seats[at.replica as usize - 1];
-                let floor = seat.newest_at_start.get(&service).copied().unwrap_or(0);
-                if seat.life == at.replica_life && update.revision < floor {
-                    return Err(format!(
-                        "caller {number} was shown {} of {service} by replica {}, which began \
-                         when {floor} was known",
-                        update.revision, at.replica
-                    ));
-                }
+                self.check_not_old(number, stream, &service, update.revision)?;
+            }
+            Some(Said::Delta(delta)) => {
+                self.counts.deltas += 1;
+                let service = parsed(&delta.service)?;
+                self.ledger.led_to(&service, delta.revision, delta.digest)?;
+                self.check_not_old(number, stream, &service, delta.revision)?;
             }
             Some(Said::Absent(absent)) => {
                 let service = parsed(&absent.service)?;
                 self.ledger.was_absent(&service, absent.revision)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_not_old(
+        &self,
+        number: usize,
+        stream: u64,
+        service: &ServiceName,
+        revision: u64,
+    ) -> Result<(), String> {
+        let at = &self.streams[stream as usize];
+        let seat = &self.seats[at.replica as usize - 1];
+        let floor = seat.newest_at_start.get(service).copied().unwrap_or(0);
+        if seat.life == at.replica_life && revision < floor {
+            return Err(format!(
+                "caller {number} was shown {revision} of {service} by replica {}, which began \
+                 when {floor} was known",
+                at.replica
+            ));
         }
         Ok(())
     }

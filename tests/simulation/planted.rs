@@ -36,6 +36,8 @@ pub(crate) enum Planted {
     CallerStaysDeaf,
     /// A caller takes a view's instances, and keeps the route it had.
     KeepsOldRoute,
+    /// A caller applies what changed to whatever it holds.
+    DeltaOnWrongBase,
     /// A caller confirms a view before its calls follow it.
     ReceiptBeforeSwap,
     /// A caller does not notice that connections are gone, so calls to a
@@ -68,7 +70,7 @@ pub(crate) enum Planted {
 impl Planted {
     /// With the number of seeds within which each must be found: several
     /// times what it takes on average.
-    pub(crate) const ALL: [(Planted, u64); 27] = [
+    pub(crate) const ALL: [(Planted, u64); 28] = [
         (Planted::AcknowledgeBeforeSync, 300),
         (Planted::LostTruncation, 300),
         (Planted::PublishBeforeCommit, 20),
@@ -84,6 +86,7 @@ impl Planted {
         (Planted::CallerGoesBack, 100),
         (Planted::CallerStaysDeaf, 20),
         (Planted::KeepsOldRoute, 20),
+        (Planted::DeltaOnWrongBase, 50),
         (Planted::ReceiptBeforeSwap, 20),
         (Planted::LossOfConnectionUnnoticed, 100),
         (Planted::OrderForgotten, 20),

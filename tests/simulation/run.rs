@@ -90,17 +90,17 @@ fn check_end(world: &World) -> Result<(), String> {
     check_callers(world)
 }
 
-/// All callers use the newest views, by their own checksums, and every call
+/// All callers use the newest views, by their own digests, and every call
 /// went somewhere.
 fn check_callers(world: &World) -> Result<(), String> {
     for caller in &world.callers {
         let number = caller.number;
         for service in world.ledger.registry().services() {
             let newest = world.ledger.newest(service.name());
-            let (revision, checksum) = caller.core.known(service.name().as_ref());
+            let (revision, digest) = caller.core.known(service.name().as_ref());
             let used = caller.core.used(service.name().as_ref());
-            let converged = newest == checksum.map(|checksum| (revision, checksum))
-                || world.tampers_with_views();
+            let converged =
+                newest == digest.map(|digest| (revision, digest)) || world.tampers_with_views();
             if !converged || used != revision {
                 return Err(format!(
                     "caller {number} knows {revision} of {}, uses {used}, and did not converge \

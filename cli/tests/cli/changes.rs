@@ -268,6 +268,7 @@ impl Laggard {
             service: service.into(),
             known_revision: 0,
             known_checksum: 0,
+            ..Subscribe::default()
         };
         for kind in [Kind::Hello(hello), Kind::Subscribe(subscribe)] {
             requests

@@ -36,6 +36,7 @@ impl Caller {
                 service: SERVICE.into(),
                 known_revision: 0,
                 known_checksum: 0,
+                ..Subscribe::default()
             }),
         ];
         for ask in asks {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::codec::Entry;
 use crate::cache::directory::Directory;
-use crate::convert::view_from_wire;
+use crate::convert::taken_from_wire;
 use crate::subscription::{Followed, Known, Source};
 
 /// A replica that runs answers well within this; a caller should not wait
@@ -57,8 +57,8 @@ pub(crate) async fn offer(directory: &Arc<Directory>, followed: &Arc<Followed>) 
 }
 
 fn take(followed: &Followed, entry: &Entry) {
-    let view = match view_from_wire(&entry.update()) {
-        Ok(view) => Arc::new(view),
+    let (view, base) = match taken_from_wire(&entry.update()) {
+        Ok((view, base)) => (Arc::new(view), base),
         Err(error) => {
             tracing::warn!(service = %followed.service, %error, "a view on disk is not used");
             return;
@@ -70,6 +70,7 @@ fn take(followed: &Followed, entry: &Entry) {
             *known = Known::View {
                 view,
                 checksum: entry.checksum,
+                base,
                 source: Source::Disk {
                     cluster: entry.cluster,
                 },

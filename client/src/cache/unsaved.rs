@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use trimtab_proto::v1 as wire;
 
+use crate::delta::Base;
+use crate::view::View;
+
 /// Between the resolver, which never waits, and the writer, which does.
 ///
 /// Bounded by the services that one client may follow: a newer view replaces
@@ -22,6 +25,8 @@ pub(crate) struct Unsaved {
 pub(crate) enum News {
     /// It is to hold this view of this cluster's.
     View(u64, wire::ViewUpdate),
+    /// The same of one that came of deltas, and is not encoded.
+    Parts(u64, Arc<View>, Base),
     /// This cluster says that the service is no more.
     Absent(u64),
 }

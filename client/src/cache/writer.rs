@@ -8,10 +8,12 @@ use std::time::{Duration, SystemTime};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use trimtab_proto::v1 as wire;
 
 use crate::cache::codec::Entry;
 use crate::cache::directory::Directory;
 use crate::cache::unsaved::{News, Unsaved};
+use crate::delta::update_of;
 
 /// The first views of a process arrive together.
 const GATHER: Duration = Duration::from_millis(20);
@@ -66,16 +68,21 @@ fn write_round(directory: &Directory, news: &BTreeMap<Arc<str>, News>) -> Option
 fn write_one(directory: &Directory, service: &str, news: &News) -> io::Result<()> {
     match news {
         News::Absent(cluster) => directory.remove(service, *cluster),
-        News::View(cluster, update) => directory.store(&Entry {
-            cluster: *cluster,
-            endpoints: directory.endpoints().to_vec(),
-            saved_at_ms: now_ms(),
-            service: update.service.clone(),
-            revision: update.revision,
-            checksum: update.checksum,
-            view: update.view.clone(),
-        }),
+        News::View(cluster, update) => write_view(directory, *cluster, update.clone()),
+        News::Parts(cluster, view, base) => write_view(directory, *cluster, update_of(view, base)),
     }
+}
+
+fn write_view(directory: &Directory, cluster: u64, update: wire::ViewUpdate) -> io::Result<()> {
+    directory.store(&Entry {
+        cluster,
+        endpoints: directory.endpoints().to_vec(),
+        saved_at_ms: now_ms(),
+        service: update.service,
+        revision: update.revision,
+        checksum: update.checksum,
+        view: update.view,
+    })
 }
 
 /// Once for each change of what is wrong.

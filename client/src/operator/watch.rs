@@ -148,6 +148,8 @@ impl ServiceWatch {
                 service: self.service.clone(),
                 known_revision: self.known.revision,
                 known_checksum: self.known.checksum,
+                // People look at views; few of them watch.
+                ..wire::Subscribe::default()
             }),
         ]
     }

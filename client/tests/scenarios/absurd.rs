@@ -329,11 +329,11 @@ fn a_view_that_differs_from_the_one_held_replaces_it() {
             ..wire::View::default()
         };
         let bytes = view.encode_to_vec();
-        let checksum = trimtab_proto::checksum(&bytes);
+        let digest = trimtab_proto::digest::view(&view);
         let update = wire::ViewUpdate {
             service: SERVICE.to_owned(),
             revision: 7,
-            checksum,
+            checksum: trimtab_proto::checksum(&bytes),
             view: bytes.into(),
         };
         let answer = wire::WatchResponse {
@@ -341,7 +341,7 @@ fn a_view_that_differs_from_the_one_held_replaces_it() {
             possibly_stale: false,
         };
         victim.hear(answer, Duration::ZERO);
-        assert_eq!(victim.caller.known(SERVICE), (7, Some(checksum)));
+        assert_eq!(victim.caller.known(SERVICE), (7, Some(digest)));
         assert_eq!(victim.addresses, [format!("127.0.0.1:{address}")]);
     }
 }

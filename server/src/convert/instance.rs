@@ -30,7 +30,7 @@ pub(crate) fn instance(instance: &Instance) -> v1::Instance {
     }
 }
 
-fn status(status: Status) -> InstanceStatus {
+pub(super) fn status(status: Status) -> InstanceStatus {
     match status {
         Status::Starting => InstanceStatus::Starting,
         Status::Ready => InstanceStatus::Ready,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::standing::Standing;
 use crate::consensus::handle::Handle;
 use crate::lease_keeper::LeaseKeeper;
 use crate::observation::Observer;
@@ -43,6 +44,8 @@ pub struct Context {
     /// Whether this replica has heard of no leader for longer than an election
     /// takes.
     pub cut_off: watch::Receiver<bool>,
+    /// The same as watch streams are told.
+    pub standing: Arc<Standing>,
     /// Until when views are held back, after a restore.
     pub settles_at: Option<Instant>,
     /// Cancelled when the replica stops: streams say goodbye and end.

@@ -1,63 +1,59 @@
 //! `trimtab.v1.Discovery`: lookups, watches and the list of services.
+//!
+//! The service is written by hand: the generated one would copy each view into
+//! a buffer for each reader.
 
-use std::future::poll_fn;
+use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context as Wakes, Poll};
 
-use futures_util::{Stream, stream};
-use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming};
-use trimtab_proto::v1::discovery_server::Discovery;
+use bytes::Bytes;
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use trimtab_proto::v1::discovery_server::SERVICE_NAME;
 use trimtab_proto::v1::{
-    GoingAway, ListServicesRequest, ListServicesResponse, ResolveRequest, ResolveResponse,
-    ServiceSummary, Unchanged, WatchRequest, WatchResponse, resolve_response, watch_response,
+    ListServicesRequest, ListServicesResponse, ResolveRequest, ResolveResponse, ServiceSummary,
+    Unchanged, resolve_response,
 };
 use trimtab_registry::instance::Status as InstanceStatus;
 use trimtab_registry::name::ServiceName;
 use trimtab_registry::rejection::{Missing, Rejection};
 
+use super::bodies::{Messages, Single, response};
 use super::context::Context;
 use super::status::{of_invalid, of_propose_error, of_rejection};
-use super::watching::{Watching, view_update};
+use super::watch_session::Session;
 use crate::convert;
 
 /// Services in one page of the list.
 pub const SERVICES_PER_PAGE_MAX: u32 = 1_000;
 
-/// Callers that a replica welcomes and answers without holding up others: well
-/// below what one core does.
-const WELCOMES_PER_SECOND: u64 = 5_000;
-
-/// A few callers leave as those of a replica that died do.
-const LEAVE_WITHIN_MIN: Duration = Duration::from_millis(100);
-
-/// Replicas take callers to be elsewhere after eight seconds
-/// (`WATCHERS_MOVE_WITHIN`): this leaves them time to find another.
-const LEAVE_WITHIN_MAX: Duration = Duration::from_secs(3);
+/// `possibly_stale` of a `ResolveResponse`, set.
+const STALE_FIELD: [u8; 2] = [3 << 3, 1];
 
 /// The service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DiscoveryService {
     context: Context,
+    /// The longest request, in bytes.
+    request_bytes_max: usize,
 }
 
 impl DiscoveryService {
     /// Answers from the rooms of one replica.
-    pub fn new(context: Context) -> DiscoveryService {
-        DiscoveryService { context }
+    pub fn new(context: Context, request_bytes_max: usize) -> DiscoveryService {
+        DiscoveryService {
+            context,
+            request_bytes_max,
+        }
     }
-}
 
-type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Discovery for DiscoveryService {
-    async fn resolve(
-        &self,
-        request: Request<ResolveRequest>,
-    ) -> Result<Response<ResolveResponse>, Status> {
-        let request = request.into_inner();
+    async fn resolve(self, body: Body) -> Result<Bytes, Status> {
+        let request: ResolveRequest = Messages::new(body, self.request_bytes_max).only().await?;
         let service = ServiceName::parse(&request.service).map_err(of_invalid)?;
         self.context.require_caught_up()?;
         self.context.require_settled()?;
@@ -70,41 +66,34 @@ impl Discovery for DiscoveryService {
             return Err(of_rejection(Rejection::NotFound(Missing::Service(service))));
         };
         let revision = published.revision();
-        let result = if request.known_revision == revision && revision > 0 {
-            resolve_response::Result::Unchanged(Unchanged {
+        let possibly_stale = self.context.possibly_stale();
+        if request.known_revision == revision && revision > 0 {
+            let unchanged = Unchanged {
                 service: request.service,
                 revision,
-            })
-        } else {
-            resolve_response::Result::View(view_update(present))
-        };
-        Ok(Response::new(ResolveResponse {
-            result: Some(result),
-            possibly_stale: self.context.possibly_stale(),
-        }))
+            };
+            return Ok(convert::frame(&ResolveResponse {
+                result: Some(resolve_response::Result::Unchanged(unchanged)),
+                possibly_stale,
+            }));
+        }
+        let frame = &present.encoded().frame;
+        Ok(match possibly_stale {
+            false => frame.clone(),
+            true => convert::frame_with(frame, &STALE_FIELD),
+        })
     }
 
-    type WatchStream = WatchStream;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<WatchStream>, Status> {
+    fn watch(self, body: Body) -> Result<Response<Body>, Status> {
         self.context.require_caught_up()?;
         self.context.require_settled()?;
-        let session = Session::new(self.context.clone(), request.into_inner());
-        let responses = stream::unfold(session, |mut session| async move {
-            let next = session.next().await?;
-            Some((next, session))
-        });
-        Ok(Response::new(Box::pin(responses)))
+        let session = Session::new(self.context, body, self.request_bytes_max);
+        Ok(response(session))
     }
 
-    async fn list_services(
-        &self,
-        request: Request<ListServicesRequest>,
-    ) -> Result<Response<ListServicesResponse>, Status> {
-        let request = request.into_inner();
+    async fn list_services(self, body: Body) -> Result<Bytes, Status> {
+        let request: ListServicesRequest =
+            Messages::new(body, self.request_bytes_max).only().await?;
         self.context.require_caught_up()?;
         let limit = match request.limit {
             0 => SERVICES_PER_PAGE_MAX,
@@ -120,21 +109,48 @@ impl Discovery for DiscoveryService {
             })
             .await
             .map_err(of_propose_error)?;
-        Ok(Response::new(ListServicesResponse {
+        Ok(convert::frame(&ListServicesResponse {
             services,
             more,
             possibly_stale: self.context.possibly_stale(),
         }))
     }
+
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let method = head.uri.path().rsplit('/').next();
+        let answered = match method {
+            Some("Resolve") => self.resolve(body).await,
+            Some("Watch") => return self.watch(body).unwrap_or_else(Status::into_http),
+            Some("ListServices") => self.list_services(body).await,
+            _ => Err(Status::unimplemented(format!(
+                "there is no {}",
+                head.uri.path()
+            ))),
+        };
+        match answered {
+            Ok(frame) => response(Single::new(frame)),
+            Err(status) => status.into_http(),
+        }
+    }
 }
 
-/// Spreads so many callers over a moment, so that the replicas that are left
-/// can welcome them.
-fn goodbye(watchers: usize) -> GoingAway {
-    let millis = watchers as u64 * 1_000 / WELCOMES_PER_SECOND;
-    let within = Duration::from_millis(millis).clamp(LEAVE_WITHIN_MIN, LEAVE_WITHIN_MAX);
-    GoingAway {
-        reconnect_within: Some(convert::duration(within)),
+impl NamedService for DiscoveryService {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<Request<Body>> for DiscoveryService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Wakes<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = self.clone().answer(request);
+        Box::pin(async move { Ok(answer.await) })
     }
 }
 
@@ -148,98 +164,5 @@ fn summary(service: &trimtab_registry::service::Service) -> ServiceSummary {
         groups: service.groups().len() as u32,
         ready: ready.count() as u32,
         instances: service.instances().len() as u32,
-    }
-}
-
-/// One open watch stream. Owned by the response: when the caller is gone it
-/// is dropped, and with it all that it held.
-struct Session {
-    context: Context,
-    requests: Streaming<WatchRequest>,
-    watching: Watching,
-    cut_off: watch::Receiver<bool>,
-    /// There is nothing more to say.
-    ended: bool,
-    /// The caller ended the stream.
-    left: bool,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !self.left {
-            self.watching.broke(self.context.started.elapsed());
-        }
-    }
-}
-
-impl Session {
-    fn new(context: Context, requests: Streaming<WatchRequest>) -> Session {
-        let views = Arc::clone(&context.views);
-        let watchers = Arc::clone(&context.watchers);
-        Session {
-            watching: Watching::new(context.id, context.handle.cluster_id(), views, watchers),
-            cut_off: context.cut_off.clone(),
-            context,
-            requests,
-            ended: false,
-            left: false,
-        }
-    }
-
-    /// The next answer; `None` when the stream has ended.
-    async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
-        if self.ended {
-            return None;
-        }
-        let stop = self.context.stop.clone();
-        loop {
-            let answer = tokio::select! {
-                () = stop.cancelled() => {
-                    self.ended = true;
-                    let goodbye = goodbye(self.context.watchers.count());
-                    Some(Ok(Some(watch_response::Kind::GoingAway(goodbye))))
-                }
-                Ok(()) = self.cut_off.changed() => Some(Ok(None)),
-                request = self.requests.message() => match request {
-                    Ok(None) => {
-                        self.left = true;
-                        return None;
-                    }
-                    Err(_) => return None,
-                    Ok(Some(request)) => {
-                        let taken = self.watching.take(self.context.started.elapsed(), request);
-                        taken.transpose().map(|kind| kind.map(Some))
-                    }
-                },
-                kind = poll_fn(|context| self.watching.poll_news(context)) => Some(Ok(Some(kind))),
-            };
-            match answer {
-                None => {}
-                Some(Ok(kind)) => {
-                    return Some(Ok(WatchResponse {
-                        kind,
-                        possibly_stale: *self.cut_off.borrow_and_update(),
-                    }));
-                }
-                Some(Err(status)) => {
-                    self.ended = true;
-                    return Some(Err(status));
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_callers_are_spread_and_none_is_kept_for_long() {
-        let within = |watchers| goodbye(watchers).reconnect_within;
-        let millis = |millis| Some(convert::duration(Duration::from_millis(millis)));
-        assert_eq!(within(0), millis(100));
-        assert_eq!(within(5_000), millis(1_000));
-        assert_eq!(within(1_000_000), millis(3_000));
     }
 }

@@ -1,5 +1,6 @@
 //! What the outside speaks with: one file per gRPC service, and the edge where wire and domain meet.
 
+mod bodies;
 mod brakes;
 pub mod cluster;
 pub mod context;
@@ -13,5 +14,7 @@ mod roll;
 pub mod routing;
 mod session;
 mod snapshot;
+pub mod standing;
 pub mod status;
+mod watch_session;
 pub mod watching;

@@ -173,6 +173,7 @@ impl Peer for PeerService {
         let services = request.services.iter().map(|name| ServiceName::parse(name));
         let services: Vec<ServiceName> = services.collect::<Result<_, _>>().map_err(of_invalid)?;
         let observer = &self.context.observer;
+        observer.confirmed(&services, request.when_confirmed).await;
         let observation = observer.local(&services);
         let mut response = ObserveResponse {
             window: Some(convert::duration(observer.window())),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use trimtab_proto::v1::{Laggard, ReceiptsResponse};
 use trimtab_registry::name::ServiceName;
@@ -13,20 +13,24 @@ use crate::observation::Receipts;
 
 /// Laggards in one answer: more than a person reads.
 const LAGGARDS_MAX: usize = 100;
-/// How often the other replicas are asked: soon at first, since most callers
-/// confirm within milliseconds, then seldom.
-const POLL_AT_FIRST: Duration = Duration::from_millis(10);
-const POLL_LATER: Duration = Duration::from_millis(100);
-const AT_FIRST: Duration = Duration::from_secs(1);
+/// Between two rounds of asking, though replicas do not wait that are older
+/// than waiting.
+const ROUND_EVERY: Duration = Duration::from_millis(10);
 /// An answer is given this often though nothing changed.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Gathers the receipts of `revision` from all replicas, once.
-pub(super) async fn gather(context: &Context, services: &[ServiceName], revision: u64) -> Receipts {
+/// Gathers the receipts of `revision` from all replicas when all have confirmed
+/// `awaited`, or a little later.
+async fn gather_when(
+    context: &Context,
+    services: &[ServiceName],
+    revision: u64,
+    awaited: u64,
+) -> Receipts {
     // Whoever has applied the change knows all replicas whose callers may not
     // follow it.
     let is_behind = context.handle.status().borrow().applied < revision;
-    let observation = context.observer.gather(services).await;
+    let observation = context.observer.gather_when(services, awaited).await;
     Receipts {
         is_behind,
         ..observation.receipts(services, revision)
@@ -40,7 +44,6 @@ pub(super) fn follow(
     revision: u64,
 ) -> impl Stream<Item = Result<ReceiptsResponse, Status>> + Send {
     let following = Following {
-        started: Instant::now(),
         context,
         services,
         revision,
@@ -57,7 +60,6 @@ struct Following {
     context: Context,
     services: Vec<ServiceName>,
     revision: u64,
-    started: Instant,
     last: Option<(Receipts, Instant)>,
     ended: bool,
 }
@@ -67,15 +69,20 @@ impl Following {
         if self.ended {
             return None;
         }
-        let mut changes = self.context.watchers.changes();
         loop {
             if self.context.stop.is_cancelled() {
                 self.ended = true;
                 let words = "the replica is stopping; ask another one";
                 return Some(Err(Status::unavailable(words)));
             }
-            changes.mark_unchanged();
-            let receipts = gather(&self.context, &self.services, self.revision).await;
+            let began = Instant::now();
+            // At once, then each time when it may be complete.
+            let awaited = if self.last.is_none() {
+                0
+            } else {
+                self.revision
+            };
+            let receipts = gather_when(&self.context, &self.services, self.revision, awaited).await;
             let news = match &self.last {
                 None => true,
                 Some((last, at)) => *last != receipts || at.elapsed() >= ANSWER_INTERVAL,
@@ -86,15 +93,7 @@ impl Following {
                 self.last = Some((receipts, Instant::now()));
                 return Some(Ok(answer));
             }
-            // Woken by watchers of this replica; those of others are polled.
-            let pause = if self.started.elapsed() < AT_FIRST {
-                POLL_AT_FIRST
-            } else {
-                POLL_LATER
-            };
-            let _ = timeout(pause, changes.changed()).await;
-            // Many watchers confirm at once: one answer for all of them.
-            sleep(Duration::from_millis(1)).await;
+            sleep_until(began + ROUND_EVERY).await;
         }
     }
 }

@@ -1,16 +1,15 @@
 //! One watch stream from the replica's side: takes a caller's requests and says what is news, without a socket or a clock.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
+use bytes::Bytes;
+use prost::Message;
 use tonic::Status;
 use trimtab_proto::v1::{
-    Absent, Hello, LoadReports, Subscribe, Unchanged, ViewUpdate, WatchRequest, Welcome,
+    Absent, Hello, LoadReports, Subscribe, Unchanged, WatchRequest, WatchResponse, Welcome,
     watch_request, watch_response,
 };
 use trimtab_registry::name::{GroupName, InstanceId, ServiceName};
@@ -18,7 +17,9 @@ use trimtab_registry::rejection::Invalid;
 
 use super::status::of_invalid;
 use crate::convert;
-use crate::views::{Published, PublishedView, Subscription, Views};
+use crate::views::bell::Bell;
+use crate::views::published::{Published, PublishedView};
+use crate::views::{Subscription, Views};
 use crate::watchers::{ConnectionId, Watchers};
 
 /// Services one stream may follow: far more than a process calls.
@@ -30,20 +31,39 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 const WATCHER_NAME_BYTES_MAX: usize = 128;
 
-/// What one stream follows, and what its caller held.
+/// `possibly_stale` of a `WatchResponse`, set.
+const STALE_FIELD: [u8; 2] = [5 << 3, 1];
+
+/// What one stream follows, and what its caller holds of it.
 #[derive(Debug)]
 pub struct Watching {
     replica: u64,
     cluster: u64,
     views: Arc<Views>,
     watchers: Arc<Watchers>,
-    subscriptions: BTreeMap<ServiceName, Subscription>,
-    /// The service that was answered last. The next answer is of one after
-    /// it, if there is one, so that none waits behind a busy one.
-    last: Option<ServiceName>,
-    /// What the caller held when it subscribed, until the first answer.
-    held: HashMap<ServiceName, Subscribe>,
+    bell: Arc<Bell>,
+    lines: HashMap<ServiceName, Line>,
     connection: Option<ConnectionId>,
+}
+
+/// One service that is followed.
+#[derive(Debug)]
+struct Line {
+    subscription: Subscription,
+    takes_deltas: bool,
+    /// What the caller held when it subscribed, until the first answer.
+    held: Option<Subscribe>,
+    /// The revision of the view that the caller was left with.
+    told: Option<u64>,
+}
+
+/// Something to tell a caller.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// An answer that many get: encoded once, in a gRPC frame.
+    Shared(Bytes),
+    /// An answer to this caller alone.
+    Own(Box<watch_response::Kind>),
 }
 
 impl Drop for Watching {
@@ -62,11 +82,15 @@ impl Watching {
             cluster,
             views,
             watchers,
-            subscriptions: BTreeMap::new(),
-            last: None,
-            held: HashMap::new(),
+            bell: Arc::default(),
+            lines: HashMap::new(),
             connection: None,
         }
+    }
+
+    /// Wakes whoever polls this stream.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// The stream is no more, and the caller did not end it.
@@ -76,34 +100,14 @@ impl Watching {
         }
     }
 
-    /// The next thing to tell the caller.
-    pub fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<watch_response::Kind> {
-        let Some(last) = self.last.clone() else {
-            return self.poll_within((Bound::Unbounded, Bound::Unbounded), context);
-        };
-        let after = (Bound::Excluded(last.clone()), Bound::Unbounded);
-        match self.poll_within(after, context) {
-            Poll::Pending => {
-                let rest = (Bound::Unbounded, Bound::Included(last));
-                self.poll_within(rest, context)
-            }
-            news => news,
-        }
-    }
-
-    fn poll_within(
-        &mut self,
-        range: (Bound<ServiceName>, Bound<ServiceName>),
-        context: &mut Context<'_>,
-    ) -> Poll<watch_response::Kind> {
-        for (service, subscription) in self.subscriptions.range_mut(range) {
-            // What is no news is skipped, until it says that it will wake us.
-            while let Poll::Ready(Some(published)) = Pin::new(&mut *subscription).poll_next(context)
-            {
-                if let Some(kind) = answer(&mut self.held, service, &published) {
-                    self.last = Some(service.clone());
-                    return Poll::Ready(kind);
-                }
+    /// The next thing to tell the caller. Services take turns in the order in
+    /// which they changed, so that none waits behind a busy one.
+    pub fn poll_news(&mut self, context: &Context<'_>) -> Poll<News> {
+        self.bell.listen(context);
+        while let Some(service) = self.bell.pop() {
+            let line = self.lines.get_mut(&service);
+            if let Some(news) = line.and_then(|line| line.look(&service)) {
+                return Poll::Ready(news);
             }
         }
         Poll::Pending
@@ -134,8 +138,8 @@ impl Watching {
             }
             Some(watch_request::Kind::Unsubscribe(unsubscribe)) => {
                 let service = ServiceName::parse(&unsubscribe.service).map_err(of_invalid)?;
-                self.subscriptions.remove(&service);
-                self.held.remove(&service);
+                self.lines.remove(&service);
+                self.bell.forget(&service);
                 self.watchers.unsubscribe(connection, &service);
             }
             Some(watch_request::Kind::Receipt(receipt)) => {
@@ -178,16 +182,25 @@ impl Watching {
 
     fn subscribe(&mut self, connection: ConnectionId, asked: Subscribe) -> Result<(), Status> {
         let service = ServiceName::parse(&asked.service).map_err(of_invalid)?;
-        let known = self.subscriptions.contains_key(&service);
-        if !known && self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+        if !self.lines.contains_key(&service) && self.lines.len() >= SUBSCRIPTIONS_MAX {
             return Err(Status::resource_exhausted(format!(
                 "a watch stream follows at most {SUBSCRIPTIONS_MAX} services; open another one"
             )));
         }
         self.watchers.subscribe(connection, service.clone());
-        let subscription = self.views.subscribe(service.clone());
-        self.held.insert(service.clone(), asked);
-        self.subscriptions.insert(service, subscription);
+        match self.lines.get_mut(&service) {
+            Some(line) => line.begin(asked),
+            None => {
+                let subscription = self.views.subscribe(&service, &self.bell);
+                let line = Line {
+                    subscription,
+                    takes_deltas: asked.takes_deltas,
+                    held: Some(asked),
+                    told: None,
+                };
+                self.lines.insert(service, line);
+            }
+        }
         Ok(())
     }
 
@@ -204,7 +217,7 @@ impl Watching {
             let group = GroupName::parse(&reported.group).map_err(of_invalid)?;
             // What is not followed or not there is not counted: so nobody can
             // make this replica remember names without bound.
-            let known = self.subscriptions.contains_key(&service)
+            let known = self.lines.contains_key(&service)
                 && has_group(&self.views.latest(&service), &group);
             if known {
                 let load = convert::load(reported).map_err(of_invalid)?;
@@ -215,47 +228,86 @@ impl Watching {
     }
 }
 
-/// What to say of a service's new state; nothing when this replica is behind
-/// what the caller already holds.
-fn answer(
-    held: &mut HashMap<ServiceName, Subscribe>,
-    service: &ServiceName,
-    published: &Published,
-) -> Option<watch_response::Kind> {
-    let revision = published.revision();
-    if let Some(known) = held.get(service) {
-        if revision < known.known_revision {
-            return None;
+impl Line {
+    /// The caller asks anew for what it follows already.
+    fn begin(&mut self, asked: Subscribe) {
+        self.takes_deltas = asked.takes_deltas;
+        self.held = Some(asked);
+        self.told = None;
+        self.subscription.remind();
+    }
+
+    /// What to say of a service's new state; nothing when this replica is
+    /// behind what the caller already holds.
+    fn look(&mut self, service: &ServiceName) -> Option<News> {
+        let published = self.subscription.look();
+        let revision = published.revision();
+        if let Some(held) = &self.held {
+            if revision < held.known_revision {
+                return None;
+            }
+            let held = self.held.take()?;
+            if published.present().is_some_and(|it| is_held(it, &held)) {
+                self.told = Some(revision);
+                let unchanged = watch_response::Kind::Unchanged(Unchanged {
+                    service: service.to_string(),
+                    revision,
+                });
+                return Some(News::own(unchanged));
+            }
+            // Should it hold another view of that revision, the digest says so.
+            self.told = Some(held.known_revision).filter(|known| *known > 0);
         }
-        let known = held.remove(service)?;
-        let same = |present: &PublishedView| {
-            present.view.revision.0 == known.known_revision
-                && present.encoded().checksum == known.known_checksum
-        };
-        if published.present().is_some_and(same) {
-            return Some(watch_response::Kind::Unchanged(Unchanged {
+        let Some(present) = published.present() else {
+            self.told = None;
+            return Some(News::own(watch_response::Kind::Absent(Absent {
                 service: service.to_string(),
                 revision,
-            }));
-        }
+            })));
+        };
+        let told = self.told.replace(revision);
+        let delta = told
+            .filter(|_| self.takes_deltas)
+            .and_then(|told| present.delta_since(told));
+        Some(News::Shared(
+            delta.unwrap_or_else(|| present.encoded().frame.clone()),
+        ))
     }
-    Some(match published.present() {
-        Some(present) => watch_response::Kind::View(view_update(present)),
-        None => watch_response::Kind::Absent(Absent {
-            service: service.to_string(),
-            revision,
-        }),
-    })
 }
 
-/// A view as it travels.
-pub(super) fn view_update(present: &PublishedView) -> ViewUpdate {
-    let encoded = present.encoded();
-    ViewUpdate {
-        service: present.view.service.to_string(),
-        revision: present.view.revision.0,
-        checksum: encoded.checksum,
-        view: encoded.bytes.clone(),
+/// Whether this is the view that the caller holds.
+fn is_held(present: &PublishedView, held: &Subscribe) -> bool {
+    present.view.revision.0 == held.known_revision
+        && match held.known_digest {
+            0 => present.encoded().checksum == held.known_checksum,
+            digest => present.digest() == digest,
+        }
+}
+
+// === impl News ===
+
+impl News {
+    /// To this caller alone.
+    pub(super) fn own(kind: watch_response::Kind) -> News {
+        News::Own(Box::new(kind))
+    }
+
+    /// As it is sent.
+    pub fn framed(self, possibly_stale: bool) -> Bytes {
+        match self {
+            News::Shared(frame) if !possibly_stale => frame,
+            News::Shared(frame) => convert::frame_with(&frame, &STALE_FIELD),
+            News::Own(kind) => convert::frame(&WatchResponse {
+                kind: Some(*kind),
+                possibly_stale,
+            }),
+        }
+    }
+
+    /// As it arrives; `None` when it does not.
+    pub fn arrived(self, possibly_stale: bool) -> Option<WatchResponse> {
+        let frame = self.framed(possibly_stale);
+        WatchResponse::decode(frame.slice(convert::FRAME_HEAD_BYTES..)).ok()
     }
 }
 

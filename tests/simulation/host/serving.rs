@@ -325,15 +325,16 @@ impl Host {
     /// Whatever is new on the streams.
     pub(super) fn tell_news(&mut self) {
         while self.news.0.swap(false, Ordering::Relaxed) {
-            let mut context = Context::from_waker(&self.waker);
+            let context = Context::from_waker(&self.waker);
             let mut said = Vec::new();
             for (stream, watching) in &mut self.streams {
-                while let Poll::Ready(kind) = watching.poll_news(&mut context) {
-                    said.push((*stream, kind));
+                while let Poll::Ready(news) = watching.poll_news(&context) {
+                    said.push((*stream, news.arrived(self.cut_off)));
                 }
             }
-            for (stream, kind) in said {
-                self.say(stream, Some(kind));
+            for (stream, arrived) in said {
+                let arrived = arrived.expect("what production encodes can be decoded");
+                self.done.flows.push((stream, Some(arrived)));
             }
         }
     }

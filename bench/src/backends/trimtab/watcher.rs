@@ -5,10 +5,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
+use trimtab_client::simulation::held::Held;
 use trimtab_proto::v1::discovery_client::DiscoveryClient;
 use trimtab_proto::v1::{
-    Hello, Receipt, Subscribe, View, ViewUpdate, WatchRequest, WatchResponse, watch_request,
-    watch_response,
+    Hello, Receipt, Subscribe, View, ViewDelta, ViewUpdate, WatchRequest, WatchResponse,
+    watch_request, watch_response,
 };
 
 use crate::backends::{Outcome, Watcher};
@@ -22,6 +23,8 @@ struct TrimtabWatcher {
     ask: mpsc::Sender<WatchRequest>,
     answers: Streaming<WatchResponse>,
     revision: u64,
+    /// As the client crate holds it, to apply what changes in it.
+    held: Option<Held>,
 }
 
 /// Opens a watch, and returns when its first view is taken in.
@@ -38,6 +41,7 @@ pub(super) async fn open(
     };
     let subscribe = Subscribe {
         service: service.to_owned(),
+        takes_deltas: true,
         ..Subscribe::default()
     };
     for kind in [
@@ -52,6 +56,7 @@ pub(super) async fn open(
         ask,
         answers: answers.map_err(Failure::call("watching"))?.into_inner(),
         revision: 0,
+        held: None,
     };
     watcher.next().await?;
     Ok(Box::new(watcher))
@@ -67,15 +72,30 @@ impl TrimtabWatcher {
     /// What a caller does with a view before calls go by it: checksum, decoding, receipt.
     async fn take_in(&mut self, update: ViewUpdate) -> Result<(), Failure> {
         // The null server's checksum is 1: it would have to do work for another.
-        if update.checksum != 1 && trimtab_proto::checksum(&update.view) != update.checksum {
-            return Err(Failure::Wrong("a view is damaged".to_owned()));
+        if update.checksum == 1 {
+            View::decode(update.view)
+                .map_err(|error| Failure::Wrong(format!("decoding a view: {error}")))?;
+        } else {
+            let held = Held::of(&update).map_err(|error| Failure::Wrong(error.to_string()))?;
+            self.held = Some(held);
         }
-        View::decode(update.view)
-            .map_err(|error| Failure::Wrong(format!("decoding a view: {error}")))?;
-        self.revision = update.revision;
+        self.confirm(update.revision).await
+    }
+
+    /// The same with what changed in the view that it holds: digest, receipt.
+    async fn take_change(&mut self, delta: ViewDelta) -> Result<(), Failure> {
+        let held = self.held.take();
+        let held = held.ok_or_else(|| Failure::Wrong("a delta before a view".to_owned()))?;
+        let held = held.after(&delta);
+        self.held = Some(held.map_err(|error| Failure::Wrong(error.to_string()))?);
+        self.confirm(delta.revision).await
+    }
+
+    async fn confirm(&mut self, revision: u64) -> Result<(), Failure> {
+        self.revision = revision;
         let receipt = Receipt {
             service: self.service.clone(),
-            revision: update.revision,
+            revision,
         };
         send(&self.ask, watch_request::Kind::Receipt(receipt)).await
     }
@@ -88,10 +108,12 @@ impl Watcher for TrimtabWatcher {
                 let answer = self.answers.message().await;
                 let answer = answer.map_err(Failure::call("watching"))?;
                 let answer = answer.ok_or_else(|| Failure::Wrong("a watch ended".to_owned()))?;
-                if let Some(watch_response::Kind::View(update)) = answer.kind {
-                    self.take_in(update).await?;
-                    return Ok(self.revision);
+                match answer.kind {
+                    Some(watch_response::Kind::View(update)) => self.take_in(update).await?,
+                    Some(watch_response::Kind::Delta(delta)) => self.take_change(delta).await?,
+                    _ => continue,
                 }
+                return Ok(self.revision);
             }
         })
     }
