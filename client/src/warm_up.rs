@@ -80,19 +80,10 @@ impl WarmUp {
                 (Arc::clone(&group.name), weight)
             })
             .collect();
-        // What is lost by rounding goes to who has most of what was before.
         let whole: u32 = view.groups.iter().map(|group| group.weight).sum();
-        let given: u32 = weights.iter().map(|(_, weight)| weight).sum();
-        if let (Some(ramp), true) = (ramp, given < whole) {
-            let carried = |group: &Group| match group.state {
-                GroupState::Retiring => 0,
-                _ => ramp.weight_before(&group.name),
-            };
-            let groups = view.groups.iter().zip(&mut weights);
-            let most = groups.max_by_key(|(group, _)| carried(group));
-            if let Some((_, (_, weight))) = most.filter(|(group, _)| carried(group) > 0) {
-                *weight += whole - given;
-            }
+        if let Some(ramp) = ramp {
+            ramp.round_up(view, whole, &mut weights);
+            round_down(whole, &mut weights);
         }
         weights
     }
@@ -141,6 +132,32 @@ impl Ramp {
         let between = (before + group.weight * step) / STEPS;
         between.max(u32::from(group.weight > 0))
     }
+
+    /// What is lost by rounding goes to who has most of what was before.
+    fn round_up(&self, view: &View, whole: u32, weights: &mut [(Arc<str>, u32)]) {
+        let given: u32 = weights.iter().map(|(_, weight)| weight).sum();
+        let carried = |group: &Group| match group.state {
+            GroupState::Retiring => 0,
+            _ => self.weight_before(&group.name),
+        };
+        let groups = view.groups.iter().zip(weights);
+        let most = groups.max_by_key(|(group, _)| carried(group));
+        if let Some((_, (_, weight))) = most.filter(|(group, _)| carried(group) > 0) {
+            *weight += whole.saturating_sub(given);
+        }
+    }
+}
+
+/// Groups that were not rounded down to nothing may have made it more than the
+/// whole: that comes off whoever has most.
+fn round_down(whole: u32, weights: &mut [(Arc<str>, u32)]) {
+    let given: u32 = weights.iter().map(|(_, weight)| weight).sum();
+    for _ in whole..given {
+        let most = weights.iter_mut().max_by_key(|(_, weight)| *weight);
+        if let Some((_, weight)) = most {
+            *weight = weight.saturating_sub(1);
+        }
+    }
 }
 
 fn weight_of(view: &View, name: &str) -> u32 {
@@ -188,6 +205,29 @@ mod tests {
         warm_up.follow(&View::default(), before, now);
         warm_up.follow(before, after, now);
         warm_up
+    }
+
+    #[test]
+    fn however_many_small_groups_come_up_nobody_gets_more_than_there_is() {
+        let begun = Instant::now();
+        for new in [
+            vec![("v2", 1), ("v3", 1)],
+            vec![("v2", 2), ("v3", 6)],
+            vec![("v2", 9), ("v3", 9), ("v4", 9), ("v5", 4_000)],
+        ] {
+            let sum: u32 = new.iter().map(|(_, weight)| weight).sum();
+            let dark: Vec<_> = new.iter().map(|(name, _)| (*name, 0)).collect();
+            let before = view(&[&[("v1", 10_000)], &dark[..]].concat());
+            let after = view(&[&[("v1", 10_000 - sum)], &new[..]].concat());
+            let warm_up = switched(&before, &after, begun);
+            let mut now = begun;
+            while let Some(next) = warm_up.next_step(now) {
+                let shares = weights(&warm_up, &after, now);
+                assert_eq!(shares.iter().sum::<u32>(), 10_000, "{shares:?}");
+                assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+                now = next;
+            }
+        }
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub struct Observation {
     pub back: BTreeMap<u64, Duration>,
     /// Replicas that were members, with the time since they are none.
     pub left: BTreeMap<u64, Duration>,
+    /// Members by the word of a replica that answered.
+    pub members: BTreeSet<u64>,
+    /// Those whose watchers were asked for.
+    pub asked: BTreeSet<u64>,
     /// Removals that the others hold back, as they told.
     pub brakes: Vec<Brake>,
 }
@@ -90,6 +94,7 @@ impl Observation {
             unreachable: self.unreachable.keys().copied().collect(),
             left: self.left.keys().copied().collect(),
             uncertain: self.uncertain_replicas(),
+            unknown: self.unknown_replicas(),
             ..Receipts::default()
         };
         for service in services {
@@ -101,6 +106,13 @@ impl Observation {
             }
         }
         receipts
+    }
+
+    /// Replicas that another one knows as members, and that were not asked.
+    fn unknown_replicas(&self) -> Vec<u64> {
+        let unknown = self.members.difference(&self.asked);
+        let unknown = unknown.filter(|id| !self.left.contains_key(id));
+        unknown.copied().collect()
     }
 
     /// Replicas whose watchers may be with nobody yet: they do not answer, have
@@ -126,6 +138,8 @@ pub struct Receipts {
     /// Those that went silent, came back or were removed so recently that their watchers
     /// may not be with another replica yet.
     pub uncertain: Vec<u64>,
+    /// Members that whoever gathered did not know yet.
+    pub unknown: Vec<u64>,
     /// Whoever gathered had not applied the revision: there may be replicas
     /// that it did not know of.
     pub is_behind: bool,
@@ -134,7 +148,10 @@ pub struct Receipts {
 impl Receipts {
     /// Every live watcher has confirmed.
     pub fn complete(&self) -> bool {
-        self.laggards.is_empty() && self.uncertain.is_empty() && !self.is_behind
+        self.laggards.is_empty()
+            && self.uncertain.is_empty()
+            && self.unknown.is_empty()
+            && !self.is_behind
     }
 
     /// Watchers that have confirmed.
@@ -159,10 +176,17 @@ impl Receipts {
             };
             format!("replica {replica} {what}: its callers may not be counted yet")
         });
+        let unknown = self.unknown.iter().map(|replica| {
+            format!("replica {replica} has only just been added: its callers are not counted yet")
+        });
         let behind = self
             .is_behind
             .then(|| "the replica that was asked has not heard of the change yet".to_owned());
-        unreachable.chain(back).chain(behind).collect()
+        unreachable
+            .chain(back)
+            .chain(unknown)
+            .chain(behind)
+            .collect()
     }
 }
 
@@ -270,6 +294,7 @@ impl Observer {
         let ((), answers) = join(self.confirmed(services, revision), answers).await;
         let mut observation = self.local(services);
         observation.left = left;
+        observation.asked = others.iter().copied().chain([self.id]).collect();
         for (replica, answer) in others.into_iter().zip(answers) {
             match answer {
                 Ok(answer) => {
@@ -299,6 +324,13 @@ impl Observer {
             }
         };
         let _ = timeout(WAIT_FOR_RECEIPTS, confirmed).await;
+    }
+
+    /// All members known here.
+    pub fn members(&self) -> Vec<u64> {
+        let mut members = self.peers.ids();
+        members.push(self.id);
+        members
     }
 
     /// The span over which calls are counted: shorter just after the start.
@@ -354,6 +386,7 @@ fn merge(observation: &mut Observation, replica: u64, answer: ObserveResponse) {
         );
     }
     observation.brakes.extend(answer.brakes);
+    observation.members.extend(answer.members);
     for reported in answer.loads {
         let (Ok(service), Ok(group)) = (
             ServiceName::parse(&reported.service),
@@ -395,6 +428,29 @@ mod tests {
         assert_eq!(receipts.laggards, vec![(catalog(), heard("w2", 2, 4))]);
         assert!(!receipts.complete());
         assert!(observation.receipts(&[catalog()], 4).complete());
+    }
+
+    #[test]
+    fn the_callers_of_a_replica_that_only_others_know_are_waited_for() {
+        let mut observation = Observation {
+            asked: BTreeSet::from([1, 2]),
+            ..Observation::default()
+        };
+        observation.hear(&catalog(), heard("w1", 1, 9));
+        let answer = ObserveResponse {
+            members: vec![1, 2, 3],
+            ..ObserveResponse::default()
+        };
+        merge(&mut observation, 2, answer);
+        let receipts = observation.receipts(&[catalog()], 9);
+        assert!(!receipts.complete());
+        assert!(receipts.warnings()[0].contains("replica 3 has only just been added"));
+        // One that was removed is known by those who have not heard of it.
+        observation.left.insert(3, WATCHERS_MOVE_WITHIN);
+        assert!(observation.receipts(&[catalog()], 9).complete());
+        observation.left.clear();
+        observation.asked.insert(3);
+        assert!(observation.receipts(&[catalog()], 9).complete());
     }
 
     #[test]

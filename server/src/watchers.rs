@@ -19,9 +19,9 @@ pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 const SLOT: Duration = Duration::from_secs(1);
 const SLOTS: usize = (LOAD_WINDOW.as_secs() / SLOT.as_secs()) as usize;
 
-/// How long a watcher whose stream broke is counted on: its process may live,
-/// and call by what it was told last. The client notices at once, as a rule,
-/// and is with a replica again within 2 seconds.
+/// How long a watcher whose stream broke, or was ended by it, is counted on:
+/// its process may live, and call by what it was told last. The client notices
+/// at once, as a rule, and is with a replica again within 2 seconds.
 pub const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// Watchers whose streams broke that are kept, at most; beyond, the next ones

@@ -65,6 +65,13 @@ impl Watch {
         .await;
     }
 
+    /// Says that nothing more will be asked, and waits for the end.
+    pub(crate) async fn end(self) {
+        drop(self.requests);
+        let mut responses = self.responses;
+        while let Some(Ok(_)) = responses.next().await {}
+    }
+
     pub(crate) async fn next_result(&mut self) -> Result<WatchResponse, Status> {
         let answer = tokio::time::timeout(PATIENCE, self.responses.next()).await;
         answer.expect("in time").expect("open")

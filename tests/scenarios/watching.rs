@@ -1,6 +1,6 @@
 //! Watches, resumption and receipts, as any gRPC client sees them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -12,6 +12,7 @@ use trimtab_proto::v1::watch_response::Kind as Answer;
 use trimtab_proto::v1::{
     GroupLoad, LoadReports, ReceiptsRequest, Subscribe, ViewUpdate, WatchRequest,
 };
+use trimtab_server::watchers::BACK_WITHIN;
 use trimtab_tests::cluster::Cluster;
 use trimtab_tests::eventually::eventually;
 
@@ -190,6 +191,29 @@ fn load(group: &str, calls: u64, age: Duration) -> Ask {
             latency_buckets: Vec::new(),
         }],
     })
+}
+
+/// It may be on its way to another replica, and calls as before until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_ends_its_stream_in_order_counts_for_a_while() {
+    let cluster = Cluster::start(1).await;
+    cluster.register(1, "catalog", "v1", "a").await;
+    cluster.register(1, "catalog", "v2", "b").await;
+    let mut leaving = Watch::open(&cluster, 1, "leaving").await;
+    leaving.subscribe("catalog", None).await;
+    leaving.next_view().await;
+    let revision = switch(&cluster, "catalog", "v2").await;
+    let left = Instant::now();
+    leaving.end().await;
+    let operator = cluster.operator();
+    let mut receipts = operator.receipts(&["catalog".to_owned()], revision);
+    loop {
+        let told = receipts.next().await.expect("no error").expect("open");
+        if told.complete {
+            break;
+        }
+    }
+    assert!(left.elapsed() >= BACK_WITHIN, "{:?}", left.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,6 +147,8 @@ pub(crate) struct Observed {
     pub(crate) confirmed: Vec<Confirmed>,
     /// So many milliseconds ago it was down, and forgot them.
     pub(crate) back_for: Option<u64>,
+    /// The members that it knows.
+    pub(crate) members: Vec<u64>,
 }
 
 /// Who has confirmed a revision.

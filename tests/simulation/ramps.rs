@@ -80,6 +80,11 @@ impl Ramp {
         {
             *weights.entry(name).or_default() += whole - given;
         }
+        // Whoever comes gets something, at the cost of who has most.
+        for _ in whole..given {
+            let most = weights.values_mut().max();
+            most.into_iter().for_each(|weight| *weight -= 1);
+        }
         weights
     }
 

@@ -165,7 +165,9 @@ impl Conversation {
         }
     }
 
-    /// Drops the subscription and makes it again with nothing known.
+    /// Makes the subscription again, with nothing known. It is not dropped
+    /// before: for that moment nobody would count this caller, whose calls go
+    /// on as they did.
     ///
     /// # Errors
     /// When the replica makes this say more than it takes.
@@ -176,9 +178,6 @@ impl Conversation {
         }
         let takes_deltas = self.asked.get(service).is_none_or(Asked::takes_deltas);
         let service = service.to_string();
-        self.outbox.push_back(Ask::Unsubscribe(wire::Unsubscribe {
-            service: service.clone(),
-        }));
         self.outbox.push_back(Ask::Subscribe(wire::Subscribe {
             service,
             takes_deltas,

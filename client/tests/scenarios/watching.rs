@@ -110,6 +110,10 @@ async fn a_damaged_view_is_asked_for_again() {
     let balancer = client.service("catalog").await.unwrap();
     assert_eq!(balancer.revision(), 10);
     assert_eq!(registry.state.subscribes().len(), 2);
+    // It is not dropped before: calls go on, and their caller counts.
+    let asked = registry.state.asked.lock().unwrap().clone();
+    let dropped = |ask: &Ask| matches!(ask, Ask::Unsubscribe(_));
+    assert!(!asked.iter().any(dropped), "{asked:?}");
 
     // Damaged beyond chance: the stream is given up, the last view is kept.
     registry.state.damage.store(5, Ordering::SeqCst);

@@ -184,6 +184,7 @@ impl Peer for PeerService {
                 .map(convert::duration)
                 .next(),
             brakes: brakes::own_of(&self.context, &services),
+            members: observer.members(),
             ..ObserveResponse::default()
         };
         for (service, watchers) in &observation.watchers {

@@ -45,15 +45,13 @@ pub(super) struct Session {
     /// What the stream ends with, once it does.
     ending: Option<Result<(), Status>>,
     ended: bool,
-    /// The caller ended the stream.
-    left: bool,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if !self.left {
-            self.watching.broke(self.context.started.elapsed());
-        }
+        // Also when the caller ended it in order: it may be on its way to
+        // another replica, and calls as before until it is there.
+        self.watching.broke(self.context.started.elapsed());
     }
 }
 
@@ -71,7 +69,6 @@ impl Session {
             answers: VecDeque::new(),
             ending: None,
             ended: false,
-            left: false,
         }
     }
 
@@ -81,13 +78,8 @@ impl Session {
             let request = match self.requests.poll_next(wakes) {
                 Poll::Pending => return false,
                 Poll::Ready(Some(Ok(request))) => request,
-                Poll::Ready(None) => {
-                    self.left = true;
-                    self.ending = Some(Ok(()));
-                    return false;
-                }
                 // Nobody is there to be told anything.
-                Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(None | Some(Err(_))) => {
                     self.ending = Some(Ok(()));
                     return false;
                 }

@@ -344,7 +344,13 @@ impl Host {
             from: self.id(),
             confirmed: self.confirmations(services),
             back_for: self.was_down.then_some(self.now - self.started),
+            members: self.member_ids().collect(),
         }
+    }
+
+    fn member_ids(&self) -> impl Iterator<Item = u64> + '_ {
+        let members = self.engine.replica().membership().iter();
+        members.map(|(id, _)| id)
     }
 
     fn confirmations(&self, services: &[ServiceName]) -> Vec<Confirmed> {
@@ -377,6 +383,7 @@ impl Host {
         let own = self.observe(&services);
         let left = self.note_departures();
         let members = self.engine.replica().membership().iter();
+        let asked = self.member_ids().collect();
         self.gathering.insert(
             number,
             Gathering {
@@ -390,6 +397,7 @@ impl Host {
                 is_behind: self.engine.replica().applied() < revision,
                 observation: Observation {
                     left,
+                    asked,
                     ..Observation::default()
                 },
             },
@@ -414,6 +422,7 @@ impl Host {
             let back_for = Duration::from_millis(back_for);
             gathering.observation.back.insert(from, back_for);
         }
+        gathering.observation.members.extend(observed.members);
         for it in observed.confirmed {
             let heard = Heard {
                 name: it.watcher_id.clone(),
