@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One word that all threads add to. Each thread with a place of its own would
 /// spare them the contention, but keep the order per thread only; nothing
 /// that keeps one order per process is cheaper than this.
-///
-/// Alone on its cache lines (two, as processors fetch them in pairs), so that
-/// what is next to it does not suffer.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct Place {
-    around: AtomicU64,
+    around: Alone,
     /// What one slot adds: 2^64 divided by the number of slots.
     step: u64,
     slots: u64,
 }
+
+/// A word that nothing shares cache lines with (two, as processors fetch them
+/// in pairs): a thread that only reads what is next to it would have to ask for
+/// the line, and once more to write the word.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Alone(AtomicU64);
 
 impl Place {
     /// Before the first of so many slots.
@@ -27,7 +30,7 @@ impl Place {
 
     /// In an order of so many slots, as far around as another order was.
     pub(crate) fn like(other: &Self, slots: usize) -> Self {
-        Self::at(other.around.load(Ordering::Relaxed), slots)
+        Self::at(other.around.0.load(Ordering::Relaxed), slots)
     }
 
     /// Anywhere.
@@ -38,7 +41,7 @@ impl Place {
         Self {
             // In the middle of a slot: a step is a part of 2^64 too short, and
             // it takes 10^14 of them until that is half a slot.
-            around: AtomicU64::new(slot * step + step / 2),
+            around: Alone(AtomicU64::new(slot * step + step / 2)),
             step,
             slots,
         }
@@ -47,7 +50,7 @@ impl Place {
     /// Takes the next slot.
     #[inline]
     pub(crate) fn next(&self) -> usize {
-        let around = self.around.fetch_add(self.step, Ordering::Relaxed);
+        let around = self.around.0.fetch_add(self.step, Ordering::Relaxed);
         slot_at(around, self.slots)
     }
 }
@@ -60,7 +63,19 @@ fn slot_at(around: u64, slots: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
+
+    #[test]
+    fn nothing_that_is_read_lies_beside_what_is_written() {
+        let lines = align_of::<Alone>();
+        let written = offset_of!(Place, around) / lines;
+        for read in [offset_of!(Place, step), offset_of!(Place, slots)] {
+            assert_ne!(read / lines, written);
+        }
+        assert!(lines >= 128 && size_of::<Place>().is_multiple_of(lines));
+    }
 
     #[test]
     fn slots_are_taken_in_order_for_ever() {
