@@ -425,7 +425,10 @@ async fn a_deadline_of_the_caller_is_kept() {
         .state
         .publish(view(10, &[("v1", 10_000)], &[("v1", Active)], ready(&v1)));
     let client = Client::connect(&registry.endpoint()).unwrap();
-    let mut catalog = CatalogClient::new(client.service("catalog").await.unwrap());
+    let balancer = client.service("catalog").await.unwrap();
+    // Not spent on connecting.
+    drop(balancer.pick().await.unwrap());
+    let mut catalog = CatalogClient::new(balancer);
     let mut request = Request::new(GetItemRequest { item_id: 1 });
     request.set_timeout(Duration::from_millis(50));
     let status = catalog.get_item(request).await.unwrap_err();
