@@ -17,6 +17,9 @@ pub(crate) struct Scale {
     pub(crate) leases: usize,
     /// Watchers of one service, in turn.
     pub(crate) watchers: Vec<usize>,
+    /// As many as fit are no more than these, and no more than can be opened in that time.
+    pub(crate) watchers_most: usize,
+    pub(crate) opening: Duration,
     /// Changes that each number of watchers sees.
     pub(crate) changes: u64,
     /// Instances whose memory is measured.
@@ -43,6 +46,8 @@ impl Scale {
             per_call: 100,
             leases: 20_000,
             watchers: vec![1, 1_000, 10_000],
+            watchers_most: 100_000,
+            opening: Duration::from_secs(10),
             changes: 20,
             instances: 100_000,
             lapsing: 10_000,
@@ -62,6 +67,8 @@ impl Scale {
             per_call: 100,
             leases: 500,
             watchers: vec![1, 100],
+            watchers_most: 500,
+            opening: Duration::from_secs(2),
             changes: 3,
             instances: 2_000,
             lapsing: 200,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::board::Board;
 use super::{Trial, Workload};
@@ -23,6 +23,8 @@ use crate::wire::Received;
 const SHARED_CONNECTIONS: usize = 50;
 /// So many can be opened in a second.
 const OPENED_PER_SECOND: f64 = 5_000.0;
+/// Of fewer watchers a server's memory says nothing.
+const WATCHERS_OF_ACCOUNT: usize = 100;
 /// Watchers that are opened at a time.
 const OPENING_AT_ONCE: usize = 200;
 /// No change takes longer to reach everyone; one that does is a failure.
@@ -53,6 +55,8 @@ struct Case {
     instances: usize,
     /// Watchers beside those that are counted, which never read.
     slow: usize,
+    /// After so long those that are open are all there are.
+    open_within: Duration,
 }
 
 impl Workload for FanningOut {
@@ -70,15 +74,16 @@ impl Workload for FanningOut {
     }
 
     fn takes(&self, scale: &Scale) -> Duration {
-        cases(&scale.watchers)
+        let cases = cases(scale);
+        let opening = cases
             .iter()
-            .map(|case| CASE_TIME_MAX / 2 + opened(case.watchers))
-            .sum()
+            .map(|case| opened(case.watchers).min(case.open_within));
+        CASE_TIME_MAX / 2 * u32::try_from(cases.len()).unwrap_or(1) + opening.sum::<Duration>()
     }
 
     fn run<'a>(&'a self, backend: &'a dyn Backend, mut trial: Trial<'a>) -> Outcome<'a, ()> {
         Box::pin(async move {
-            for (number, case) in cases(&trial.scale.watchers).into_iter().enumerate() {
+            for (number, case) in cases(trial.scale).into_iter().enumerate() {
                 let directory = trial.directory.join(number.to_string());
                 std::fs::create_dir(&directory).map_err(Failure::system("making a directory"))?;
                 let cluster = backend.start(1, &directory).await?;
@@ -94,9 +99,9 @@ fn opened(watchers: usize) -> Duration {
     Duration::from_secs_f64(watchers as f64 / OPENED_PER_SECOND)
 }
 
-fn cases(watchers: &[usize]) -> Vec<Case> {
-    let most = watchers.iter().copied().max().unwrap_or(1);
-    let shared = watchers.iter().map(|&watchers| {
+fn cases(scale: &Scale) -> Vec<Case> {
+    let most = scale.watchers.iter().copied().max().unwrap_or(1);
+    let shared = scale.watchers.iter().map(|&watchers| {
         let connections = watchers.min(SHARED_CONNECTIONS);
         Case {
             name: match watchers {
@@ -107,6 +112,7 @@ fn cases(watchers: &[usize]) -> Vec<Case> {
             connections,
             instances: FEW,
             slow: 0,
+            open_within: Duration::MAX,
         }
     });
     let own = Case {
@@ -115,6 +121,15 @@ fn cases(watchers: &[usize]) -> Vec<Case> {
         connections: most,
         instances: FEW,
         slow: 0,
+        open_within: Duration::MAX,
+    };
+    let fitting = Case {
+        name: format!("as many watchers as fit on {SHARED_CONNECTIONS} connections"),
+        watchers: scale.watchers_most,
+        connections: SHARED_CONNECTIONS,
+        instances: FEW,
+        slow: 0,
+        open_within: scale.opening,
     };
     // A list is a hundred times as long.
     let fewer = (most / 10).max(1);
@@ -125,11 +140,12 @@ fn cases(watchers: &[usize]) -> Vec<Case> {
         connections: fewer.min(SHARED_CONNECTIONS),
         instances: MANY,
         slow,
+        open_within: Duration::MAX,
     };
     let alone = format!("{fewer} watchers of {MANY} instances");
     let among = format!("{fewer} watchers of {MANY} instances, {slow} more do not read");
     shared
-        .chain([own, list(alone, 0), list(among, slow)])
+        .chain([own, list(alone, 0), list(among, slow), fitting])
         .collect()
 }
 
@@ -140,6 +156,8 @@ async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> R
     writer.fanout().found(&service, case.instances).await?;
     let connections = match writer.fanout().shares_connections() {
         true => case.connections,
+        // As many as fit are as many as there are ports.
+        false if case.open_within < Duration::MAX => return Ok(()),
         false => case.watchers,
     };
     let lines = Lines::to(&servers, connections);
@@ -148,10 +166,14 @@ async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> R
     let mut slow_lines = Lines::to(&servers, case.slow);
     slow_lines.window = Some(SLOW_WINDOW_BYTES);
     let slow = cluster.clients(&slow_lines).await?;
-    let _unread = open(slow.fanout(), "slow", &service, case.slow).await?;
-    let watchers = open(clients.fanout(), "watcher", &service, case.watchers).await?;
-
-    let board = Arc::new(Board::new(case.watchers));
+    let unread = watchers_named("slow", slow.fanout(), &service, case.slow);
+    let _unread: Vec<_> = unread.try_collect().await?;
+    let held = resident(cluster);
+    let opening = watchers_named("watcher", clients.fanout(), &service, case.watchers);
+    let opening = opening.take_until(sleep(case.open_within));
+    let watchers: Vec<_> = opening.try_collect().await?;
+    let count = watchers.len();
+    let board = Arc::new(Board::new(count));
     let mut tasks = JoinSet::new();
     for watcher in watchers {
         tasks.spawn(follow(watcher, board.clone()));
@@ -170,7 +192,8 @@ async fn measure(cluster: &dyn Cluster, case: &Case, trial: &mut Trial<'_>) -> R
             .map_err(|failure| told(failure, &mut tasks))?;
     }
     let seen = run.all(trial.scale.changes).await;
-    let seen = seen.map_err(|failure| told(failure, &mut tasks))?;
+    let mut seen = seen.map_err(|failure| told(failure, &mut tasks))?;
+    (seen.watchers, seen.held) = (count, resident(cluster).saturating_sub(held));
     note(&seen, case, trial)
 }
 
@@ -182,17 +205,22 @@ fn told(failure: Failure, tasks: &mut JoinSet<Result<(), Failure>>) -> Failure {
     }
 }
 
-async fn open(
-    fanout: &dyn Fanout,
-    name: &str,
-    service: &str,
+/// Opens so many, some at a time.
+fn watchers_named<'a>(
+    name: &'a str,
+    fanout: &'a dyn Fanout,
+    service: &'a str,
     count: usize,
-) -> Result<Vec<Box<dyn Watcher>>, Failure> {
+) -> impl Stream<Item = Result<Box<dyn Watcher>, Failure>> + 'a {
     stream::iter(0..count)
-        .map(|at| fanout.watch(at, format!("{name}-{at}"), service))
+        .map(move |at| fanout.watch(at, format!("{name}-{at}"), service))
         .buffer_unordered(OPENING_AT_ONCE)
-        .try_collect()
-        .await
+}
+
+/// What the servers hold in memory.
+fn resident(cluster: &dyn Cluster) -> u64 {
+    let servers = cluster.servers().iter();
+    servers.map(|server| server.process.memory().resident).sum()
 }
 
 async fn follow(mut watcher: Box<dyn Watcher>, board: Arc<Board>) -> Result<(), Failure> {
@@ -230,6 +258,9 @@ struct Seen {
     changes: Vec<Change>,
     used: Duration,
     bytes: u64,
+    watchers: usize,
+    /// What the servers took for the watchers, and for telling them, in bytes.
+    held: u64,
 }
 
 impl Changes<'_> {
@@ -241,12 +272,14 @@ impl Changes<'_> {
                 break;
             }
             changes.push(self.one(WARM_UP_CHANGES + number).await?);
-            tokio::time::sleep(PAUSE).await;
+            sleep(PAUSE).await;
         }
         Ok(Seen {
             changes,
             used: cpu(self.cluster).saturating_sub(used),
             bytes: self.received.load(Relaxed) - bytes,
+            watchers: 0,
+            held: 0,
         })
     }
 
@@ -305,13 +338,28 @@ fn note(seen: &Seen, case: &Case, trial: &mut Trial<'_>) -> Result<(), Failure> 
                 .add(&case.name, what, "ms", Better::Lower, value);
         }
     }
-    let changes = seen.changes.len().max(1) as f64;
+    let (changes, watchers) = (seen.changes.len().max(1), seen.watchers.max(1));
+    let (changes, watchers) = (changes as f64, watchers as f64);
     let used = seen.used.as_secs_f64() * 1e3 / changes;
-    trial
-        .notes
-        .add(&case.name, "server CPU a change", "ms", Better::Lower, used);
-    let bytes = seen.bytes as f64 / changes / case.watchers.max(1) as f64;
-    let what = "bytes a watcher and change";
-    trial.notes.add(&case.name, what, "B", Better::Lower, bytes);
+    let bytes = seen.bytes as f64 / changes / watchers;
+    let held = seen.held as f64 / watchers;
+    let mut lower = |what, unit, value| {
+        let notes = &mut trial.notes;
+        notes.add(&case.name, what, unit, Better::Lower, value);
+    };
+    lower("server CPU a change", "ms", used);
+    lower(
+        "server CPU a watcher and change",
+        "us",
+        used * 1e3 / watchers,
+    );
+    lower("bytes a watcher and change", "B", bytes);
+    if seen.watchers >= WATCHERS_OF_ACCOUNT {
+        lower("server memory a watcher", "B", held);
+    }
+    if case.open_within < Duration::MAX {
+        let notes = &mut trial.notes;
+        notes.add(&case.name, "watchers", "in all", Better::Higher, watchers);
+    }
     Ok(())
 }

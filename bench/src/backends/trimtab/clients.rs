@@ -11,8 +11,9 @@ use trimtab_proto::v1::registration_client::RegistrationClient;
 use trimtab_proto::v1::routing_client::RoutingClient;
 use trimtab_proto::v1::{
     DeregisterRequest, GroupWeight, Instance, InstanceStatus, LeaseRef, ReceiptsRequest,
-    RegisterRequest, RenewRequest, RenewResponse, ResolveRequest, ServiceShift, ShiftRequest, View,
-    Weights, resolve_response, service_shift,
+    RegisterManyRequest, RegisterManyResult, RegisterRequest, RenewRequest, RenewResponse,
+    ResolveRequest, ServiceShift, ShiftRequest, View, Weights, register_many_result,
+    resolve_response, service_shift,
 };
 
 use super::watcher;
@@ -89,17 +90,20 @@ impl TrimtabClients {
         group: &str,
         ttl: Duration,
     ) -> Result<u64, Failure> {
-        let request = RegisterRequest {
-            service: instance.service.clone(),
-            instance: Some(wire_instance(instance, group)),
-            ttl: Some(span(ttl)),
-        };
         let mut client = self.registration(at)?;
-        let answer = client.register(request).await;
+        let answer = client.register(entry(instance, group, ttl)).await;
         Ok(answer
             .map_err(Failure::call("registering"))?
             .into_inner()
             .lease)
+    }
+}
+
+fn entry(instance: &Sample, group: &str, ttl: Duration) -> RegisterRequest {
+    RegisterRequest {
+        service: instance.service.clone(),
+        instance: Some(wire_instance(instance, group)),
+        ttl: Some(span(ttl)),
     }
 }
 
@@ -162,11 +166,26 @@ impl Register for TrimtabClients {
 
     fn many<'a>(
         &'a self,
-        _at: usize,
-        _instances: &'a [Sample],
-        _ttl: Duration,
+        at: usize,
+        instances: &'a [Sample],
+        ttl: Duration,
     ) -> Option<Outcome<'a, ()>> {
-        None
+        Some(Box::pin(async move {
+            let requests = instances.iter().map(|one| entry(one, GROUP, ttl)).collect();
+            let mut client = self.registration(at)?;
+            let answer = client.register_many(RegisterManyRequest { requests }).await;
+            let answer = answer.map_err(Failure::call("registering many"))?;
+            let is_in = |one: &RegisterManyResult| {
+                matches!(
+                    one.result,
+                    Some(register_many_result::Result::Registered(_))
+                )
+            };
+            match answer.into_inner().results.iter().all(is_in) {
+                true => Ok(()),
+                false => Err(Failure::Wrong("some of many were refused".to_owned())),
+            }
+        }))
     }
 
     fn leave<'a>(&'a self, at: usize, lease: &'a Lease) -> Outcome<'a, ()> {
