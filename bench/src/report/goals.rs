@@ -106,6 +106,12 @@ const GOALS: &[Goal] = &[
         &[Below(0.5)],
     ),
     goal(
+        "overload",
+        "twice what it takes",
+        "living instances lost",
+        &[Below(1.0)],
+    ),
+    goal(
         "memory",
         " instances",
         "first correct answer after a restart",
