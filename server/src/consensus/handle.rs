@@ -114,6 +114,7 @@ impl Handle {
     /// See [`ProposeError`]. After [`ProposeError::Unknown`] the command may
     /// have taken effect, after any other error it has not.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.room_for(1)?;
         let bytes = encode_command(&command)?;
         check_size(&bytes)?;
         // What cannot be read back would stop every replica once committed.
@@ -223,6 +224,21 @@ impl Handle {
         answer.await.map_err(|_| self.stopped())
     }
 
+    /// Whether so many changes more would be taken now. Asked before a request
+    /// is looked at: under twice the load it can take, a replica would else
+    /// spend its time on those it turns away, and keep waiting those it took.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposeError::Overloaded`].
+    pub fn room_for(&self, changes: usize) -> Result<(), ProposeError> {
+        let waiting = self.inner.shared.caller_inputs.load(Ordering::Relaxed);
+        match waiting + changes <= CALLER_INPUTS_MAX {
+            true => Ok(()),
+            false => Err(overloaded()),
+        }
+    }
+
     /// Stops the replica: hands leadership over first, if it leads and there
     /// is someone to lead. Returns when its files are closed.
     pub async fn shutdown(&self) {
@@ -317,9 +333,7 @@ impl Handle {
         queued.map_err(|error| {
             waiting.fetch_sub(weight, Ordering::Relaxed);
             match error {
-                TrySendError::Full(_) => ProposeError::Overloaded {
-                    reason: "this replica has too many requests waiting".to_owned(),
-                },
+                TrySendError::Full(_) => overloaded(),
                 TrySendError::Disconnected(_) => self.stopped(),
             }
         })
@@ -356,6 +370,12 @@ fn not_in_time() -> ProposeError {
             "it was not committed within {} s",
             OUTCOME_TIMEOUT.as_secs()
         ),
+    }
+}
+
+fn overloaded() -> ProposeError {
+    ProposeError::Overloaded {
+        reason: "this replica has too many requests waiting".to_owned(),
     }
 }
 

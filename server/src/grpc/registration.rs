@@ -39,6 +39,12 @@ impl RegistrationService {
         RegistrationService { context }
     }
 
+    /// Before anything is made of a request.
+    fn room_for(&self, changes: usize) -> Result<(), Status> {
+        let room = self.context.handle.room_for(changes);
+        room.map_err(of_propose_error)
+    }
+
     async fn propose(&self, command: Command) -> Result<Outcome, Status> {
         let outcome = self.context.handle.propose(command).await;
         outcome.map_err(of_propose_error)
@@ -73,6 +79,7 @@ impl Registration for RegistrationService {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
+        self.room_for(1)?;
         let command = convert::register(request.into_inner(), self.context.now_ms());
         let command = command.map_err(of_invalid)?;
         let ttl = command.ttl;
@@ -89,6 +96,7 @@ impl Registration for RegistrationService {
             let rule = "must have 1 to 1,000 entries; split the call";
             return Err(of_invalid(Invalid::new("requests", requests.len(), rule)));
         }
+        self.room_for(requests.len())?;
         let at_ms = self.context.now_ms();
         let mut commands = Vec::with_capacity(requests.len());
         // The TTL of each that is valid, and what is wrong with the others.

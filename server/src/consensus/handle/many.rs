@@ -34,6 +34,7 @@ impl Handle {
     ///
     /// What kept all of them from being taken; then none was.
     pub async fn propose_many(&self, commands: &[Command]) -> Result<Outcomes, ProposeError> {
+        self.room_for(commands.len())?;
         let mut encoded = Vec::with_capacity(commands.len());
         for command in commands {
             let bytes = encode_command(command)?;

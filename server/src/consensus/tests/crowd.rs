@@ -66,6 +66,11 @@ async fn a_full_queue_turns_callers_away_at_once_and_leases_never() {
         matches!(turned_away, Err(ProposeError::Overloaded { .. })),
         "{turned_away:?}"
     );
+    let asked_before = handle.room_for(1);
+    assert!(
+        matches!(asked_before, Err(ProposeError::Overloaded { .. })),
+        "{asked_before:?}"
+    );
     let judges = handle.clone();
     let judged = tokio::spawn(async move { judges.propose_judgement(&judgement()).await });
 
@@ -85,6 +90,8 @@ async fn a_full_queue_turns_callers_away_at_once_and_leases_never() {
     standing.await.expect("no panic").expect("it went on");
     let again = handle.propose(register("catalog", "late")).await;
     assert!(again.is_ok(), "{again:?}");
+    assert!(handle.room_for(CALLER_INPUTS_MAX).is_ok());
+    assert!(handle.room_for(CALLER_INPUTS_MAX + 1).is_err());
     handle.shutdown().await;
 }
 
