@@ -6,6 +6,7 @@ mod compare;
 mod cores;
 mod failure;
 mod figures;
+mod growth;
 mod instructions;
 mod load;
 mod machine;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::backends::null::{self, NullArgs};
 use crate::compare::CompareArgs;
+use crate::growth::GrowthArgs;
 use crate::instructions::InstructionsArgs;
 
 /// Trimtab beside other registries, on one machine, in one run.
@@ -40,6 +42,9 @@ enum Command {
     /// Run all workloads against all backends in turn, and print a table
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
+    /// Sweep over services, instances, watchers, groups and replicas: what things cost, and how fast that grows
+    #[command(after_help = growth::EXAMPLES)]
+    Growth(GrowthArgs),
     /// Count the instructions of the pure paths, and say which counts moved
     #[command(after_help = instructions::EXAMPLES)]
     Instructions(InstructionsArgs),
@@ -52,6 +57,7 @@ enum Command {
 async fn main() -> ExitCode {
     let ran = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args).await,
+        Command::Growth(args) => growth::run(&args).await,
         Command::Instructions(args) => instructions::run(&args),
         Command::Null(args) => null::serve(&args).await,
     };
