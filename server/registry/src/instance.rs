@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +163,7 @@ impl From<Ttl> for u64 {
 /// whose number is its length in bytes.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
-pub struct Metadata(Option<Arc<str>>);
+pub struct Metadata(ArcStr);
 
 impl Metadata {
     /// Checks sizes and counts.
@@ -173,9 +173,6 @@ impl Metadata {
     /// longer than 512 bytes, or more than 4 KiB in all.
     pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, Invalid> {
         check_metadata(&pairs)?;
-        if pairs.is_empty() {
-            return Ok(Self(None));
-        }
         let mut text = String::new();
         for part in pairs.iter().flat_map(|(key, value)| [key, value]) {
             // Every length that is allowed is a character's number.
@@ -183,12 +180,12 @@ impl Metadata {
             text.extend(length);
             text.push_str(part);
         }
-        Ok(Self(Some(text.into())))
+        Ok(Self(text.into()))
     }
 
     /// The pairs, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut rest = self.0.as_deref().unwrap_or_default();
+        let mut rest = self.0.as_str();
         let mut next = move || {
             let mut characters = rest.chars();
             let length = characters.next()? as usize;
@@ -201,7 +198,7 @@ impl Metadata {
 
     /// There are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 }
 
@@ -213,7 +210,7 @@ impl fmt::Debug for Metadata {
 
 impl Shared for Metadata {
     fn is_shared(&self) -> bool {
-        self.0.as_ref().is_some_and(|it| Arc::strong_count(it) > 1)
+        ArcStr::strong_count(&self.0).is_none_or(|count| count > 1)
     }
 }
 

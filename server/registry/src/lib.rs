@@ -13,6 +13,7 @@ pub mod event;
 pub mod group;
 pub mod history;
 pub mod instance;
+pub mod instances;
 mod interner;
 mod invalid;
 mod judgement;

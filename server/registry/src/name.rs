@@ -63,7 +63,7 @@ checked_text!(
 
 impl Shared for Zone {
     fn is_shared(&self) -> bool {
-        std::sync::Arc::strong_count(&self.0) > 1
+        arcstr::ArcStr::strong_count(&self.0).is_none_or(|count| count > 1)
     }
 }
 

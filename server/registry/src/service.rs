@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::group::{Group, GroupState, Tally};
 use crate::history::{ChangeKind, RouteChange};
 use crate::instance::{Instance, Status};
+use crate::instances::Instances;
 use crate::name::{GroupName, InstanceId, ServiceName};
 use crate::record::ServiceRecord;
 use crate::revision::Revision;
@@ -29,7 +30,7 @@ pub struct Service {
     /// The capacity that carried the traffic when it last left a single group.
     pub(crate) baseline: Option<u64>,
     pub(crate) groups: BTreeMap<GroupName, Group>,
-    pub(crate) instances: BTreeMap<InstanceId, Arc<Instance>>,
+    pub(crate) instances: Instances,
     /// Oldest first.
     pub(crate) history: VecDeque<Arc<RouteChange>>,
 }
@@ -98,7 +99,7 @@ impl Service {
 
     /// All instances, by id.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
-        self.instances.values()
+        self.instances.iter()
     }
 
     /// One instance.
@@ -125,7 +126,7 @@ impl Service {
             .keys()
             .map(|name| (name.clone(), Tally::default()))
             .collect();
-        for instance in self.instances.values() {
+        for instance in self.instances.iter() {
             if let Some(tally) = tallies.get_mut(instance.group()) {
                 tally.count(instance);
             }
@@ -145,7 +146,7 @@ impl Service {
             groups: (self.groups.keys())
                 .map(|name| (name.clone(), state(name)))
                 .collect(),
-            instances: self.instances.values().cloned().collect(),
+            instances: self.instances.clone(),
         })
     }
 
@@ -158,7 +159,7 @@ impl Service {
             route_revision: Revision::default(),
             baseline: None,
             groups: BTreeMap::new(),
-            instances: BTreeMap::new(),
+            instances: Instances::default(),
             history: VecDeque::new(),
         }
     }
@@ -188,8 +189,7 @@ impl Service {
         group.instances += 1;
         // All instances of a group share the text of its name.
         instance.spec.group = group.name.clone();
-        self.instances
-            .insert(instance.spec.id.clone(), Arc::new(instance));
+        self.instances.insert(Arc::new(instance));
     }
 
     /// Takes an instance out, but leaves its group even if that is now empty.
@@ -294,7 +294,7 @@ impl Service {
     fn ready_capacity(&self, group: &GroupName) -> u64 {
         let mut tally = Tally::default();
         self.instances
-            .values()
+            .iter()
             .filter(|instance| instance.group() == group)
             .for_each(|instance| tally.count(instance));
         tally.ready_capacity

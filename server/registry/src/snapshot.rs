@@ -88,7 +88,7 @@ impl From<Service> for ServiceRecord {
             route_revision: service.route_revision,
             baseline: service.baseline,
             groups: service.groups.into_values().collect(),
-            instances: service.instances.into_values().collect(),
+            instances: service.instances.to_vec(),
             history: service.history.into(),
         }
     }
@@ -138,7 +138,7 @@ fn restore_instance(
     let spec = &mut Arc::make_mut(&mut instance).spec;
     spec.group = group.name.clone();
     interner.share(spec);
-    match service.instances.insert(id.clone(), instance) {
+    match service.instances.insert(instance) {
         None => Ok(()),
         Some(_) => Err(format!("instance {id} is in it twice")),
     }
@@ -194,7 +194,7 @@ fn routes(service: &Service) -> impl Iterator<Item = &Arc<Route>> {
 
 /// Nothing can be dated later than the snapshot.
 fn check_dates(service: &Service, applied: Revision) -> Result<(), String> {
-    let instances = service.instances.values();
+    let instances = service.instances.iter();
     let newest = (instances.map(|it| it.lease.max(it.suspect_since.unwrap_or_default())))
         .chain(service.groups.values().map(|group| group.created))
         .chain(service.history.iter().map(|change| change.revision))

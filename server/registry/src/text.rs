@@ -1,6 +1,7 @@
 //! Strings that were checked when they were made, and are cheap to copy.
 
-/// Defines a newtype over a shared string that only `parse` can make.
+/// Defines a newtype over a shared string that only `parse` can make. One
+/// pointer: of the millions of them that a registry holds, half are copies.
 ///
 /// `$field` names the value in errors until the caller knows better, and
 /// `$check` answers with the rule that a string breaks.
@@ -8,7 +9,7 @@ macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $field:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(std::sync::Arc<str>);
+        pub struct $name(arcstr::ArcStr);
 
         impl $name {
             /// Checks the rule of this type.

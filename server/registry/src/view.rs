@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::group::GroupState;
-use crate::instance::Instance;
+use crate::instances::Instances;
 use crate::name::{GroupName, ServiceName};
 use crate::revision::Revision;
 use crate::route::Route;
@@ -23,5 +23,5 @@ pub struct ServiceView {
     /// Every group, sorted by name.
     pub groups: Vec<(GroupName, GroupState)>,
     /// Every instance, sorted by id.
-    pub instances: Vec<Arc<Instance>>,
+    pub instances: Instances,
 }

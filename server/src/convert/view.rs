@@ -165,7 +165,7 @@ mod tests {
             }),
             route_revision: Revision(299),
             groups: vec![(group, GroupState::Active)],
-            instances: Vec::new(),
+            instances: Default::default(),
         }
     }
 

@@ -161,8 +161,7 @@ impl PublishedView {
 
 /// One instance of a view.
 pub fn instance<'a>(view: &'a ServiceView, id: &InstanceId) -> Option<&'a Arc<Instance>> {
-    let found = view.instances.binary_search_by(|it| it.id().cmp(id));
-    found.ok().map(|at| &view.instances[at])
+    view.instances.get(id)
 }
 
 impl Published {
