@@ -25,6 +25,7 @@ use super::pending::Pending;
 use super::replica::Replica;
 use super::status::{ConsensusStatus, Role};
 use crate::peers::Report;
+use crate::storage::error::StorageError;
 
 mod halt;
 mod rounds;
@@ -69,6 +70,8 @@ pub struct Engine<S, O, C> {
     taking: Taking,
     caught_up: bool,
     could_read: bool,
+    /// What kept a snapshot from being sent.
+    unread: Option<StorageError>,
     /// As last reported.
     leader_id: u64,
     /// Ticks left to find a successor, once stopping.
@@ -112,6 +115,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
             taking: Taking::default(),
             caught_up: false,
             could_read: false,
+            unread: None,
             leader_id: 0,
             stopping: None,
         };

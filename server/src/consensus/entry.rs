@@ -15,10 +15,14 @@ use trimtab_registry::snapshot::Snapshot;
 use trimtab_registry::state::Registry;
 
 use super::membership::Membership;
+use crate::storage::room::room_for;
 
 /// A command's size in the log, at most: one entry fits in one message, and
 /// one message in the transport's bound.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// What an instance takes in a snapshot, about.
+const INSTANCE_BYTES: u64 = 256;
 
 /// Why bytes could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +140,9 @@ pub fn decode_result(bytes: &[u8]) -> Result<Result<Outcome, Rejection>, EntryEr
 ///
 /// When it cannot be encoded.
 pub fn encode_state(membership: &Membership, registry: &Registry) -> Result<Bytes, EntryError> {
-    encode("a snapshot", &(membership, registry.snapshot()))
+    let instances: usize = registry.services().map(|it| it.instances().len()).sum();
+    let room = Vec::with_capacity(room_for(instances as u64 * INSTANCE_BYTES));
+    encode_into("a snapshot", &(membership, registry.snapshot()), room)
 }
 
 /// What a snapshot's data holds.
@@ -158,7 +164,16 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, EntryError> {
 }
 
 pub(super) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, EntryError> {
-    postcard::to_extend(value, vec![FORMAT_VERSION])
+    encode_into(what, value, Vec::new())
+}
+
+fn encode_into<T: Serialize>(
+    what: &'static str,
+    value: &T,
+    mut room: Vec<u8>,
+) -> Result<Bytes, EntryError> {
+    room.push(FORMAT_VERSION);
+    postcard::to_extend(value, room)
         .map(Bytes::from)
         .map_err(|error| EntryError::Unencodable {
             what,

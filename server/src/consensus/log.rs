@@ -1,7 +1,9 @@
 //! The log since the latest snapshot, in memory, as the Raft library reads it.
 //!
 //! It holds what is on disk (or about to be, within one round) and nothing
-//! else; the library keeps what is not yet there by itself.
+//! else; the library keeps what is not yet there by itself. Of the snapshot it
+//! holds all but the data: a registry's worth of memory that is needed only
+//! when a follower is sent it, and read from the disk then.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +30,9 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Log {
     hard_state: HardState,
+    /// Without its data.
     snapshot: Snapshot,
+    snapshot_bytes: u64,
     /// The last place that was cut off; entries begin after it.
     base: Place,
     entries: VecDeque<Entry>,
@@ -48,9 +52,11 @@ impl Log {
         base: Place,
         entries: Vec<Entry>,
     ) -> Self {
+        let (snapshot, snapshot_bytes) = without_data(snapshot);
         Self {
             hard_state,
             snapshot,
+            snapshot_bytes,
             base,
             entries: entries.into(),
             joined: BTreeMap::new(),
@@ -68,9 +74,14 @@ impl Log {
         self.base.index + self.entries.len() as u64
     }
 
-    /// The latest snapshot.
+    /// The latest snapshot, without its data.
     pub fn latest_snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The size of its data.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.snapshot_bytes
     }
 
     /// The members are these now, each with the entry that took it in.
@@ -102,7 +113,7 @@ impl Log {
             term: snapshot.get_metadata().term,
         };
         self.entries.clear();
-        self.snapshot = snapshot;
+        (self.snapshot, self.snapshot_bytes) = without_data(snapshot);
     }
 
     /// Takes a newer snapshot of our own making and forgets up to `base`.
@@ -113,7 +124,7 @@ impl Log {
             .min(self.entries.len());
         self.entries.drain(..cut);
         self.base = base;
-        self.snapshot = snapshot;
+        (self.snapshot, self.snapshot_bytes) = without_data(snapshot);
         self.is_newer_wanted.set(false);
     }
 
@@ -209,6 +220,7 @@ impl raft::Storage for Log {
         Ok(self.last())
     }
 
+    /// Whoever sends the message that it goes into puts its data there.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let metadata = self.snapshot.get_metadata();
         // A snapshot that does not name its receiver would be ignored there;
@@ -221,6 +233,11 @@ impl raft::Storage for Log {
         }
         Ok(self.snapshot.clone())
     }
+}
+
+fn without_data(mut snapshot: Snapshot) -> (Snapshot, u64) {
+    let data = std::mem::take(&mut snapshot.data);
+    (snapshot, data.len() as u64)
 }
 
 /// What an entry counts for when messages and logs are sized, in bytes.
@@ -309,10 +326,11 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_real_and_names_its_receiver() {
+    fn a_snapshot_has_a_place_and_names_its_receiver() {
         let log = log();
         let unavailable = StorageError::SnapshotTemporarilyUnavailable;
-        assert_eq!(log.snapshot(6, 2).map(|s| s.data.to_vec()), Ok(vec![7]));
+        let taken = log.snapshot(6, 2).map(|it| it.get_metadata().index);
+        assert_eq!((taken, log.snapshot_bytes()), (Ok(6), 1));
         assert_eq!(log.snapshot(0, 3), Err(unavailable.into()));
         let unavailable = StorageError::SnapshotTemporarilyUnavailable;
         assert_eq!(log.snapshot(7, 2), Err(unavailable.into()));

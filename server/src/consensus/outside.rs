@@ -1,5 +1,6 @@
 //! What an engine needs of the world: a store that keeps its word, and someone who carries messages.
 
+use bytes::Bytes;
 use trimtab_proto::internal::v1::{HardState, Message, Snapshot};
 
 use super::input::Told;
@@ -27,6 +28,13 @@ pub trait Store {
     ///
     /// When it cannot be read, or is damaged.
     fn load(&mut self) -> Result<Option<Saved>, StorageError>;
+
+    /// The data of the latest snapshot, which is the one of entry `index`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is damaged, or is another.
+    fn snapshot(&self, index: u64) -> Result<Bytes, StorageError>;
 
     /// Makes one round durable: all of it or, on error, perhaps nothing.
     ///
@@ -66,6 +74,10 @@ impl Store for Storage {
 
     fn load(&mut self) -> Result<Option<Saved>, StorageError> {
         Storage::load(self)
+    }
+
+    fn snapshot(&self, index: u64) -> Result<Bytes, StorageError> {
+        Storage::snapshot(self, index)
     }
 
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {

@@ -350,7 +350,7 @@ impl Replica {
 
     /// The size of the latest snapshot.
     pub fn snapshot_bytes(&self) -> u64 {
-        self.node.store().latest_snapshot().data.len() as u64
+        self.node.store().snapshot_bytes()
     }
 
     /// Whether it leads and has applied an entry of its own term, and with it

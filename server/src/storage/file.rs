@@ -361,7 +361,7 @@ impl Storage {
     }
 }
 
-fn index_of(snapshot: &Snapshot) -> u64 {
+pub(super) fn index_of(snapshot: &Snapshot) -> u64 {
     let metadata = snapshot.metadata.as_ref();
     metadata.map_or(0, |metadata| metadata.index)
 }

@@ -10,10 +10,11 @@ use trimtab_proto::internal::v1::{Entry, HardState, Snapshot};
 use super::error::StorageError;
 use super::file::{
     KEY_HARD_STATE, KEY_LOG_BASE, KEY_SNAPSHOT, LOG, LogBase, META, SNAPSHOT, Saved,
-    SnapshotHeadRecord, Storage,
+    SnapshotHeadRecord, Storage, index_of,
 };
 use super::open::contain;
 use super::record::unseal;
+use super::room::room_for;
 
 impl Storage {
     /// Everything on disk, checked; `None` when nothing was founded yet.
@@ -24,6 +25,26 @@ impl Storage {
     pub fn load(&mut self) -> Result<Option<Saved>, StorageError> {
         let path = self.path.clone();
         contain(&path, || self.load_all())
+    }
+
+    /// The data of the latest snapshot, checked; it is the one of entry `index`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is damaged, or is another.
+    pub fn snapshot(&self, index: u64) -> Result<Bytes, StorageError> {
+        const WHAT: &str = "the snapshot";
+        contain(&self.path, || {
+            let read = |error: &dyn fmt::Display| self.read_error(WHAT, error);
+            let database = self.database().map_err(|error| read(&error))?;
+            let transaction = database.begin_read().map_err(|error| read(&error))?;
+            let meta = transaction.open_table(META).map_err(|error| read(&error))?;
+            let snapshot = self.load_snapshot(&transaction, &meta)?;
+            match index_of(&snapshot) {
+                found if found == index => Ok(snapshot.data),
+                found => Err(self.damaged(WHAT, &format!("it is of entry {found}, not {index}"))),
+            }
+        })
     }
 
     fn load_all(&mut self) -> Result<Option<Saved>, StorageError> {
@@ -90,7 +111,7 @@ impl Storage {
         let table = transaction
             .open_table(SNAPSHOT)
             .map_err(|e| self.read_error(WHAT, &e))?;
-        let mut data = BytesMut::new();
+        let mut data = BytesMut::with_capacity(room_for(head.data_length));
         let index = head.metadata.as_ref().map_or(0, |it| it.index);
         let pieces = table.range((index, 0)..=(index, u64::MAX));
         for (expected, piece) in pieces.map_err(|e| self.read_error(WHAT, &e))?.enumerate() {

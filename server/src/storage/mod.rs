@@ -15,6 +15,7 @@ mod newest;
 pub mod offline;
 mod open;
 mod record;
+pub(crate) mod room;
 mod trial;
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use super::identity::identity_in;
 use super::offline::refuse_unfinished;
 
 /// What the database may keep of its pages in memory. Small, because the log
-/// is read once, at start; afterwards the file is only written.
-const CACHE_BYTES: usize = 16 << 20;
+/// is read once, at start; afterwards the file is only written, and of what is
+/// read for that, the way to the end of the log, little is enough.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// Opens the database. The second time it must be there.
 type Open = Box<dyn FnMut(&Arc<Notes>) -> Result<Database, DatabaseError> + Send>;

@@ -112,6 +112,22 @@ fn what_was_saved_is_there_after_a_crash() {
 }
 
 #[test]
+fn the_data_of_a_snapshot_is_read_while_the_replica_runs() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut storage = founded(directory.path());
+    assert_eq!(storage.snapshot(1).expect("reads"), vec![1; 10]);
+    let newer = snapshot(6, 2, 3 << 20);
+    storage.stage(&newer, 0).expect("stages");
+    assert_eq!(storage.snapshot(1).expect("reads"), vec![1; 10]);
+    let base = LogBase { index: 4, term: 2 };
+    let compacted = storage.compact(&newer, base, &hard_state(2, 8));
+    compacted.expect("compacts");
+    assert_eq!(storage.snapshot(6).expect("reads"), newer.data);
+    let gone = storage.snapshot(1).expect_err("it is gone").to_string();
+    assert!(gone.contains("it is of entry 6, not 1"), "{gone}");
+}
+
+#[test]
 fn appending_replaces_everything_from_the_first_entry_on() {
     let directory = tempfile::tempdir().expect("tempdir");
     let storage = founded(directory.path());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft::eraftpb::Entry;
 use trimtab_proto::internal::v1 as wire;
 use trimtab_registry::revision::Position;
@@ -203,6 +204,11 @@ impl Store for Vault {
             self.note_last(&saved.entries);
         }
         Ok(saved)
+    }
+
+    fn snapshot(&self, index: u64) -> Result<Bytes, StorageError> {
+        let read = self.storage.snapshot(index);
+        self.survived(read)
     }
 
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {

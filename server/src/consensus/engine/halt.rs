@@ -214,6 +214,7 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
         self.shown.get_or_insert(before.into_registry());
         self.halted = None;
         self.could_read = false;
+        self.unread = None;
         self.parts.carrier.follow(self.replica.membership());
         tracing::info!("the disk works again; this replica takes part again");
         self.campaign_alone();

@@ -29,6 +29,9 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
                 self.send(batch.messages_after_save);
                 let effects = self.replica.saved()?;
                 self.carry_out(effects);
+                if let Some(error) = self.unread.take() {
+                    return self.store_failed(&error);
+                }
             }
             if !self.ask_anew() {
                 return Ok(());
@@ -144,7 +147,19 @@ impl<S: Store, O: Observer, C: Carrier> Engine<S, O, C> {
 
     fn send(&mut self, messages: Vec<Message>) {
         for message in messages {
-            self.parts.carrier.send(message::to_wire(message));
+            let mut message = message::to_wire(message);
+            if let Some(snapshot) = &mut message.snapshot {
+                let metadata = snapshot.metadata.as_ref();
+                let index = metadata.map_or(0, |metadata| metadata.index);
+                match self.parts.store.snapshot(index) {
+                    Ok(data) => snapshot.data = data,
+                    Err(error) => {
+                        self.unread = Some(error);
+                        continue;
+                    }
+                }
+            }
+            self.parts.carrier.send(message);
         }
     }
 }

@@ -52,6 +52,10 @@ impl Store for Noting {
         self.storage.load()
     }
 
+    fn snapshot(&self, index: u64) -> Result<Bytes, StorageError> {
+        self.storage.snapshot(index)
+    }
+
     fn save(&mut self, round: Round<'_>) -> Result<(), StorageError> {
         self.storage.save(round)?;
         self.written.push(Written {

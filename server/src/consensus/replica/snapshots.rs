@@ -2,18 +2,21 @@
 
 use super::*;
 
-/// A snapshot of fewer bytes costs little. A larger one is taken when the log
-/// has grown by half as much: so each change pays for a few bytes of snapshots,
-/// however many instances there are, and a restart reads half as much again as
-/// it must.
+/// A snapshot of fewer bytes costs little.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// A larger one is taken when the log has grown by so many parts of it: so each
+/// byte of a change pays for four of snapshots, however many instances there
+/// are, and memory and a restart for a quarter more than they must.
+const LOG_PARTS: u64 = 4;
 
 impl Replica {
     /// A snapshot to be encoded, when one is due.
     pub fn due_snapshot(&self) -> Option<SnapshotJob> {
         let since = self.applied().saturating_sub(self.snapshot_index());
         let last = self.snapshot_bytes();
-        let is_worth_it = last < SMALL_BYTES_MAX || self.log_bytes_since_snapshot >= last / 2;
+        let is_worth_it =
+            last < SMALL_BYTES_MAX || self.log_bytes_since_snapshot >= last / LOG_PARTS;
         let is_due = since >= self.snapshot_every && is_worth_it
             || self.log_bytes_since_snapshot >= LOG_BYTES_MAX
             || self.node.store().is_newer_wanted();

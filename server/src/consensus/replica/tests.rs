@@ -71,6 +71,15 @@ impl Disk {
         self.hard_state = compaction.hard_state.clone();
     }
 
+    /// Puts its data into a snapshot that is sent.
+    fn fill(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        for snapshot in messages.iter_mut().filter_map(|it| it.snapshot.as_mut()) {
+            assert_eq!(snapshot.get_metadata(), self.snapshot.get_metadata());
+            snapshot.data = self.snapshot.data.clone();
+        }
+        messages
+    }
+
     fn restored(&self) -> Restored {
         Restored {
             hard_state: self.hard_state.clone(),
@@ -195,11 +204,12 @@ impl Cluster {
         }
         while let Some(batch) = member.replica.next_batch() {
             // A crash before the save must not have told anyone of it.
-            self.on_the_way.extend(batch.messages);
+            self.on_the_way.extend(member.disk.fill(batch.messages));
             if let Some(save) = batch.save {
                 member.disk.save(save);
             }
-            self.on_the_way.extend(batch.messages_after_save);
+            let after = member.disk.fill(batch.messages_after_save);
+            self.on_the_way.extend(after);
             let effects = match member.replica.saved() {
                 Ok(effects) => effects,
                 Err(error) => {
@@ -207,7 +217,7 @@ impl Cluster {
                     return;
                 }
             };
-            self.on_the_way.extend(effects.messages);
+            self.on_the_way.extend(member.disk.fill(effects.messages));
             member.decided.extend(effects.decided);
             member.reads.extend(effects.reads);
             member.restorations += usize::from(effects.restored);
