@@ -84,7 +84,7 @@ fn the_state_machine_depends_on_data_alone() {
         .filter(|line| !line.trim().is_empty())
         .map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default())
         .collect();
-    assert_eq!(dependencies, ["serde", "thiserror"]);
+    assert_eq!(dependencies, ["arcstr", "serde", "thiserror"]);
 }
 
 #[test]
