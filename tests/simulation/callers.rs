@@ -394,6 +394,8 @@ impl World {
             self.fulfil(number, service, wish);
         }
         self.warm_up(number, service, before);
+        // Calls might be made now: what comes next may be another order of turns.
+        self.expect_picks(number, service)?;
         self.look_after(number, service, true)?;
         self.expect_picks(number, service)?;
         // After the last call that was begun by an older picker.
