@@ -85,7 +85,7 @@ async fn kill_one(
     cluster: &mut dyn Cluster,
     victim: usize,
     prefix: &str,
-) -> Result<(Instant, Vec<Try>), Failure> {
+) -> Result<(Kill, Vec<Try>), Failure> {
     let others = cluster.servers().iter().enumerate();
     let survivors: Vec<SocketAddr> = others
         .filter(|(index, _)| *index != victim)
@@ -102,17 +102,29 @@ async fn kill_one(
     };
     let warm = Instant::now();
     writes.go_on(|_| warm.elapsed() >= BEFORE).await?;
+    let begun = Instant::now();
     if let Some(server) = cluster.servers_mut().get_mut(victim) {
         server.process.kill();
     }
-    // It may have answered up to here.
-    let killed = Instant::now();
+    let kill = Kill {
+        begun,
+        gone: Instant::now(),
+    };
     let over = |ended: &[Try]| {
-        killed.elapsed() > RECOVERY_TIME_MAX
-            || recovered(killed, ended).is_some_and(|at| at.elapsed() >= CALM)
+        begun.elapsed() > RECOVERY_TIME_MAX
+            || recovered(kill, ended).is_some_and(|at| at.elapsed() >= CALM)
     };
     writes.go_on(over).await?;
-    Ok((killed, writes.ended))
+    Ok((kill, writes.ended))
+}
+
+/// The end of a server: it takes the system some time to clear a process away,
+/// and others know of it, and succeed it, before that is over.
+#[derive(Clone, Copy)]
+struct Kill {
+    begun: Instant,
+    /// It has answered nothing since.
+    gone: Instant,
 }
 
 /// Writes that are tried at a steady pace.
@@ -158,26 +170,33 @@ impl Writes {
     }
 }
 
-/// When the first write succeeded that was begun after the last one that failed, both after the kill.
-fn recovered(killed: Instant, tries: &[Try]) -> Option<Instant> {
-    let after = tries.iter().filter(|one| one.begun >= killed);
-    let failed = after.clone().filter(|one| !one.succeeded);
-    let last_failed = failed.map(|one| one.begun).max().unwrap_or(killed);
-    let succeeded = after.filter(|one| one.succeeded && one.begun >= last_failed);
+/// When the first write succeeded, without the one that is gone, that was not begun before the last one that failed.
+fn recovered(kill: Kill, tries: &[Try]) -> Option<Instant> {
+    let failed = tries.iter().filter(|one| kill.failed(one));
+    let last_failed = failed.map(|one| one.begun).max();
+    let succeeded = tries.iter().filter(|one| {
+        let is_after = last_failed.is_none_or(|failed| one.begun >= failed);
+        one.succeeded && one.ended >= kill.gone && is_after
+    });
     succeeded.map(|one| one.ended).min()
 }
 
-fn note((killed, tries): &(Instant, Vec<Try>), trial: &mut Trial<'_>) -> Result<(), Failure> {
-    let recovered = recovered(*killed, tries)
+impl Kill {
+    /// Whether the write failed for it.
+    fn failed(self, one: &Try) -> bool {
+        !one.succeeded && one.ended >= self.begun
+    }
+}
+
+fn note((kill, tries): &(Kill, Vec<Try>), trial: &mut Trial<'_>) -> Result<(), Failure> {
+    let recovered = recovered(*kill, tries)
         .ok_or_else(|| Failure::Late("writing after a kill".to_owned(), RECOVERY_TIME_MAX))?;
     let case = "leader of 3 killed";
-    let gap = (recovered - *killed).as_secs_f64();
+    let gap = (recovered - kill.begun).as_secs_f64();
     trial
         .notes
         .add(case, "writes succeed after", "s", Better::Lower, gap);
-    let failed = tries
-        .iter()
-        .filter(|one| one.begun >= *killed && !one.succeeded);
+    let failed = tries.iter().filter(|one| kill.failed(one));
     let failed = failed.count() as f64;
     trial.notes.add(
         case,
@@ -216,8 +235,12 @@ mod tests {
 
     #[test]
     fn writes_succeed_again_after_the_last_that_failed() {
-        let killed = Instant::now();
-        let at = |millis| killed + Duration::from_millis(millis);
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let killed = Kill {
+            begun,
+            gone: at(15),
+        };
         let tried = |begun, ended, succeeded| Try {
             begun: at(begun),
             ended: at(ended),
@@ -227,6 +250,8 @@ mod tests {
         // One that waited is the first to succeed.
         let waited = [tried(10, 500, true), tried(20, 510, true)];
         assert_eq!(recovered(killed, &waited), Some(at(500)));
+        // What was answered before it was gone may be its own answer.
+        assert_eq!(recovered(killed, &[tried(0, 14, true)]), None);
         // Where others fail later still, it does not count.
         let mixed = [
             tried(10, 20, true),
